@@ -1,0 +1,64 @@
+"""Which module call is running: a stack kept by forward hooks."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import torch
+from torch import nn
+
+
+def clean_name(name: str) -> str:
+    """A module's or parameter's path without what wrappers put into it."""
+    return ".".join(part for part in name.split(".") if part not in ("_orig_mod", "_checkpoint_wrapped_module"))
+
+
+class CallStack:
+    """Context that knows, while a model runs, the path and class of the innermost module call.
+
+    Args:
+        model: any module; scripted submodules accept no hooks and are listed in ``opaque``.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        self.stack: list[tuple[str, nn.Module]] = []
+        self.opaque: list[str] = []
+        self._handles: list[torch.utils.hooks.RemovableHandle] = []
+        self._counts: Counter[str] = Counter()
+
+    def __enter__(self) -> CallStack:
+        for name, module in self.model.named_modules():
+            if isinstance(module, torch.jit.ScriptModule):
+                self.opaque.append(clean_name(name))
+                continue
+            self._handles.append(module.register_forward_pre_hook(self._entering(clean_name(name))))
+            self._handles.append(module.register_forward_hook(self._leave, always_call=True))
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+        self.stack.clear()
+
+    def _entering(self, name: str) -> Any:
+        def enter(module: nn.Module, inputs: object) -> None:
+            self.stack.append((name, module))
+
+        return enter
+
+    def _leave(self, module: nn.Module, inputs: object, output: object) -> None:
+        while self.stack and self.stack.pop()[1] is not module:
+            pass
+
+    @property
+    def path(self) -> str:
+        """Path of the innermost module call, empty at the top."""
+        return self.stack[-1][0] if self.stack else ""
+
+    def number(self, path: str) -> int:
+        """How often a key was seen before: the call index of a reused module."""
+        self._counts[path] += 1
+        return self._counts[path] - 1

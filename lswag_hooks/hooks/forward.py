@@ -1,0 +1,255 @@
+"""One forward pass, watched: the loss, the graph's weight layers, and every activation handed over by sample."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lswag_hooks.hooks.activations import ActivationCall, ActivationCapture
+from lswag_hooks.hooks.calls import CallStack
+from lswag_hooks.hooks.graph import DATA, Graph, WeightCall, read_graph
+from lswag_hooks.hooks.samples import (
+    BLOCKS,
+    Layout,
+    codes_by_sample,
+    obvious_layout,
+    probed_layout,
+    region_layout,
+)
+from lswag_hooks.hooks.weights import Inventory, Parameters, read_data, take_inventory
+
+Probe = Callable[[], "tuple[Graph, dict[str, Tensor]]"]
+LossFunction = Callable[[Any], Tensor]  # of the inputs, marked; targets are bound by the caller
+CodeConsumer = Callable[[int, ActivationCall, Tensor], None]
+_POOLS = {"MultiScaleRoIAlign", "BaseRoIExtractor"}  # torchvision, mmdet
+
+
+@dataclass
+class Forward:
+    """What one forward pass showed.
+
+    Attributes:
+        loss: the scalar loss with its graph.
+        graph: the graph that was read.
+        inventory: weight layers in call order, and uncovered weights with reasons.
+        activations: activations in order; ``unplaced`` holds the reasons for those whose samples are unknown.
+        others: gates and clamps.
+        opaque: scripted modules, into which no hook reaches.
+        fed_by: parameter of a layer -> position of the activation that feeds it.
+    """
+
+    loss: Tensor
+    graph: Graph
+    inventory: Inventory
+    activations: list[ActivationCall] = field(default_factory=list)
+    unplaced: dict[str, str] = field(default_factory=dict)
+    others: list[ActivationCall] = field(default_factory=list)
+    opaque: list[str] = field(default_factory=list)
+    fed_by: dict[str, int] = field(default_factory=dict)
+
+
+def mark(inputs: Any) -> tuple[Any, bool]:
+    """Inputs whose floating-point tensors require a gradient, so that the graph shows what depends on them."""
+    if isinstance(inputs, Tensor):
+        if inputs.is_floating_point():
+            return inputs.detach().requires_grad_(True).clone(), True  # a copy: the model may work in place
+        return inputs, False
+    if isinstance(inputs, Mapping):
+        marked = {key: mark(value) for key, value in inputs.items()}
+        return {key: value for key, (value, _) in marked.items()}, any(flag for _, flag in marked.values())
+    if isinstance(inputs, (tuple, list)):
+        pairs = [mark(value) for value in inputs]
+        return type(inputs)(value for value, _ in pairs), any(flag for _, flag in pairs)
+    return inputs, False
+
+
+class Watcher:
+    """Runs forward passes of a model inside a :class:`ProbeSession`.
+
+    Args:
+        model: the model.
+        samples: batch size.
+    """
+
+    def __init__(self, model: nn.Module, samples: int) -> None:
+        self.model, self.samples = model, samples
+        self.parameters = Parameters(model)
+
+    def run(
+        self,
+        inputs: Any,
+        loss: LossFunction,
+        consume: CodeConsumer | None = None,
+        probe: Probe | None = None,
+    ) -> Forward:
+        """Forward pass with every weight product and activation placed by sample.
+
+        Args:
+            inputs: of the model.
+            loss: of the (marked) inputs.
+            consume: gets each activation's position, call and outputs (samples, units), as they happen; those whose
+                rows must be proved first come last.
+            probe: forward pass of the experiment (a, a, b); run at most once, only if something needs it.
+        """
+        calls: list[ActivationCall] = []
+        held: list[tuple[int, ActivationCall, Tensor]] = []
+        regions: list[tuple[int, ...]] = []
+        fed: dict[Any, int] = {}
+
+        def activation(call: ActivationCall, output: Tensor) -> None:
+            position = len(calls)
+            calls.append(call)
+            fed[output.grad_fn] = position
+            if consume is None:
+                return
+            shape = tuple(output.shape)
+            if shape and shape[0] == self.samples and not (len(shape) == 3 and shape[1] == self.samples):
+                consume(position, call, output.detach().reshape(self.samples, -1))
+            else:
+                held.append((position, call, output.detach() > 0))
+
+        marked, known = mark(inputs)
+        with CallStack(self.model) as stack, ActivationCapture(stack, activation) as capture, _regions(self.model, regions):
+            value = loss(marked)
+        graph = read_graph([value], self.parameters.names, known)
+        unsettled = self._settle(graph, regions)
+        result = Forward(value, graph, Inventory([]), calls, others=capture.others, opaque=stack.opaque)
+        place: dict[str, Layout | str] = {}
+        if (unsettled or held) and probe is not None:
+            place = self._experiment(probe, graph, unsettled)
+        for call in unsettled:
+            if call.layout is None:
+                call.reason = call.reason or UNPLACED
+        for position, kept, code in held:
+            layout = region_layout(len(code), regions) if code.dim() else None
+            found = layout or place.get(kept.name, UNPLACED)
+            if isinstance(found, Layout) and consume is not None:
+                consume(position, kept, codes_by_sample(code, found, self.samples))
+            else:
+                result.unplaced[kept.name] = str(found)
+        result.inventory = take_inventory(graph, self.parameters)
+        result.fed_by = _feeding(graph, fed, result.inventory)
+        return result
+
+    def outputs(self, inputs: Any, call: Callable[[Any], Tensor]) -> tuple[Graph, dict[str, Tensor]]:
+        """Graph of a plain forward pass and the outputs of all its activations, for the experiment."""
+        seen: dict[str, Tensor] = {}
+
+        def activation(call: ActivationCall, output: Tensor) -> None:
+            seen[call.name] = output.detach().clone()  # it may be overwritten in place
+
+        marked, known = mark(inputs)
+        with CallStack(self.model) as stack, ActivationCapture(stack, activation):
+            value = call(marked)
+        return read_graph([value], self.parameters.names, known), seen
+
+    def _settle(self, graph: Graph, regions: list[tuple[int, ...]]) -> list[WeightCall]:
+        """Give each product its layout; returns those that only an experiment can settle."""
+        unsettled = []
+        for call in graph.calls:
+            if call.kind == "lookup":
+                indices = call.node._saved_indices
+                if indices.dim() and indices.shape[0] == self.samples:
+                    call.layout = BLOCKS
+                else:
+                    call.reason = "looked up without a sample axis"
+                continue
+            edge = call.node.next_functions[call.data]
+            if edge[0] is None and call.form == "derived":
+                call.reason = "its weight is computed and its input needs no gradient"
+                continue
+            if edge[0] is not None and not call.data_flags & DATA:
+                call.reason = "shared: its input does not depend on the sample"
+                continue
+            batched = call.node.name() in ("BmmBackward0", "BaddbmmBackward0")
+            if batched and int(call.node._input_metadata[0].shape[0]) != 1:
+                call.reason = "a batched product of several weights, for which there is no rule"
+                continue
+            shape = call.data_shape()
+            if shape is None:
+                shape = tuple(read_data(call).shape)
+            else:
+                shape = shape[1:] if batched else shape
+                shape = shape[::-1] if call.mirrored else shape
+            features = 1 if call.kind == "matmul" else len(shape) - 1
+            attention = all(self.parameters.in_attention(name) for name in call.parameters)
+            layout = obvious_layout(shape, self.samples, features, attention)
+            if layout is not None and (edge[0] is not None or shape[0] == self.samples):
+                call.layout = layout
+            elif (found := region_layout(shape[0], regions)) is not None:
+                call.layout = found
+            else:
+                unsettled.append(call)
+        return unsettled
+
+    def _experiment(self, probe: Probe, graph: Graph, unsettled: list[WeightCall]) -> dict[str, Layout | str]:
+        """Settle what is left by the pass (a, a, b), whose calls are matched by weight and number."""
+        twin_graph, seen = probe()
+        twins = {key: call for call, key in _numbered(twin_graph.calls)}
+        for call, key in _numbered(graph.calls):
+            if call not in unsettled:
+                continue
+            found = probed_layout(read_data(twins[key])) if key in twins else UNPLACED
+            if isinstance(found, Layout):
+                call.layout = found
+            else:
+                call.reason = found
+        return {name: probed_layout(output) for name, output in seen.items()}
+
+
+UNPLACED = "its rows could not be assigned to samples"
+
+
+def _feeding(graph: Graph, activations: dict[Any, int], inventory: Inventory) -> dict[str, int]:
+    """For each layer the last activation on the way from the input to it."""
+    latest: dict[Any, int] = {}
+    for node in graph.nodes:
+        before = [latest[child] for child, _ in node.next_functions if child is not None and child in latest]
+        found = activations.get(node, max(before, default=-1))
+        if found >= 0:
+            latest[node] = found
+    fed = {}
+    for layer in inventory.layers:
+        call = layer.calls[0]
+        child = call.node.next_functions[call.data][0]
+        if child is not None and child in latest:
+            fed[layer.parameter] = latest[child]
+    return fed
+
+
+def _numbered(calls: list[WeightCall]) -> list[tuple[WeightCall, tuple[tuple[str, ...], int]]]:
+    counts: Counter[tuple[str, ...]] = Counter()
+    numbered = []
+    for call in calls:
+        numbered.append((call, (call.parameters, counts[call.parameters])))
+        counts[call.parameters] += 1
+    return numbered
+
+
+@contextlib.contextmanager
+def _regions(model: nn.Module, found: list[tuple[int, ...]]) -> Iterator[None]:
+    """Notes how many regions of interest of each image every pooling module takes."""
+
+    def before(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        boxes = inputs[1] if len(inputs) > 1 else None
+        if isinstance(boxes, Tensor) and boxes.dim() == 2 and boxes.shape[1] == 5:  # (image, x1, y1, x2, y2)
+            found.append(tuple(torch.bincount(boxes[:, 0].long()).tolist()))
+        elif isinstance(boxes, (list, tuple)) and all(isinstance(box, Tensor) for box in boxes):
+            found.append(tuple(len(box) for box in boxes))
+
+    handles = [
+        module.register_forward_pre_hook(before)
+        for module in model.modules()
+        if any(cls.__name__ in _POOLS for cls in type(module).__mro__)
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -1,0 +1,185 @@
+r"""Convolutions of one to three dimensions, ordinary and transposed, grouped, dilated, strided.
+
+Two exact routes, chosen by shape (measured on one core with oneDNN, see ``benchmarks/``):
+
+- *grouped*: the samples become groups of one convolution, whose weight gradient is then per sample. The library's own
+  kernel does all the work; it is as fast as the ordinary weight gradient for few channels, and covers every option.
+- *shifted*: many channels. The input is padded once and the output gradient is padded to the same row stride, so that
+  each kernel offset is a plain strided view of the input: one batched product an offset, no im2col, and rows can be
+  cut into tiles. A stride splits the input into as many phases first.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lswag_hooks.hooks.rules.linear import LinearGradient
+from lswag_hooks.hooks.rules.source import GradientSource
+
+WIDE = 64  # input channels from which batched products beat a grouped convolution
+
+
+@dataclass(frozen=True)
+class ConvOptions:
+    """Geometry of one convolution call."""
+
+    stride: tuple[int, ...]
+    padding: tuple[int, ...]
+    dilation: tuple[int, ...]
+    groups: int = 1
+    transposed: bool = False
+
+
+@dataclass
+class GroupedConvGradient:
+    """Per-sample weight gradients by one convolution whose groups are the samples.
+
+    Args:
+        inputs: shape (samples * blocks, channels, ...); ``blocks`` consecutive rows belong to one sample.
+        gradients: of the outputs, shape (samples * blocks, out channels, ...).
+        weight: for its shape only.
+        options: geometry.
+        samples: how many samples the rows hold.
+    """
+
+    inputs: Tensor
+    gradients: Tensor
+    weight: Tensor
+    options: ConvOptions
+    samples: int
+
+    def __post_init__(self) -> None:
+        self.rows = self.weight.shape[0]
+        self.columns = self.weight[0].numel()
+        self.row_group = 0
+        self.device_bytes = self.inputs.element_size()
+        self.blocks_per_sample = len(self.inputs) // self.samples
+
+    def block(self, samples: slice, rows: slice) -> Tensor:
+        per, o = self.blocks_per_sample, self.options
+        x = self.inputs[samples.start * per : samples.stop * per]
+        d = self.gradients[samples.start * per : samples.stop * per]
+        n, shape = len(x), self.weight.shape
+        groups, weight = n * o.groups, self.weight.expand(n, *shape).reshape(n * shape[0], *shape[1:])
+        if self.samples == 1:  # the whole batch as one: an ordinary weight gradient
+            groups, weight = o.groups, self.weight
+        else:
+            x, d = (t.reshape(1, -1, *t.shape[2:]) for t in (x, d))
+        if o.transposed:  # the roles swap: the input is the output gradient of a convolution that reads d
+            x, d = d, x
+        gradient = torch.ops.aten.convolution_backward(
+            d,
+            x,
+            weight,
+            None,
+            list(o.stride),
+            list(o.padding),
+            list(o.dilation),
+            False,
+            [0] * len(o.stride),
+            groups,
+            [False, True, False],
+        )[1]
+        if self.samples == 1:
+            return gradient.reshape(1, self.rows, self.columns)
+        gradient = gradient.reshape(n, self.rows, self.columns)
+        return gradient if per == 1 else gradient.reshape(n // per, per, self.rows, self.columns).sum(1)
+
+    def arrange(self, weight: Tensor) -> Tensor:
+        return weight.reshape(self.rows, self.columns)
+
+    def restore(self, matrix: Tensor) -> Tensor:
+        return matrix.reshape(*matrix.shape[:-2], *self.weight.shape)
+
+
+class ShiftedConvGradient:
+    """Per-sample weight gradients of an ungrouped convolution, one strided product a kernel offset.
+
+    The weight's matrix has a block of ``out_channels`` rows for each kernel offset and ``in_channels`` columns.
+    """
+
+    def __init__(self, inputs: Tensor, gradients: Tensor, weight: Tensor, options: ConvOptions) -> None:
+        kernel, spatial = weight.shape[2:], gradients.shape[2:]
+        self.shape = weight.shape
+        self.kernel = kernel
+        self.samples = len(inputs)
+        self.row_group, self.columns = weight.shape[:2]
+        self.rows = math.prod(kernel) * self.row_group
+        self.device_bytes = inputs.element_size()
+        stride, dilation = options.stride, options.dilation
+        # every phase of the stride gets the extent that the largest offset needs
+        extent = [n + (k - 1) * d // s for n, k, d, s in zip(spatial, kernel, dilation, stride, strict=True)]
+        pads = []
+        for size, p, e, s in zip(inputs.shape[2:], options.padding, extent, stride, strict=True):
+            pads.append((p, e * s - size - p))
+        padded = F.pad(inputs, [value for pair in reversed(pads) for value in pair])
+        row = [math.prod(extent[axis + 1 :]) for axis in range(len(extent))]
+        grid = F.pad(
+            gradients, [value for n, e in reversed(list(zip(spatial, extent, strict=True))[1:]) for value in (0, e - n)]
+        )
+        self.left = grid.flatten(2)
+        length = self.left.shape[2]
+        self.phases: dict[tuple[int, ...], Tensor] = {}
+        self.offsets: list[tuple[tuple[int, ...], int]] = []
+        reach = 0
+        for position in itertools.product(*(range(k) for k in kernel)):
+            steps = [p * d for p, d in zip(position, dilation, strict=True)]
+            phase = tuple(a % s for a, s in zip(steps, stride, strict=True))
+            shift = sum(a // s * r for a, s, r in zip(steps, stride, row, strict=True))
+            self.offsets.append((phase, shift))
+            reach = max(reach, shift)
+        self.length = length
+        spare = max(0, reach + length - math.prod(extent))  # the last row's view runs over the end by the padding
+        for phase in {phase for phase, _ in self.offsets}:
+            view = padded[(slice(None), slice(None), *(slice(a, None, s) for a, s in zip(phase, stride, strict=True)))]
+            self.phases[phase] = F.pad(view.flatten(2), (0, spare)) if spare else view.flatten(2)
+
+    def block(self, samples: slice, rows: slice) -> Tensor:
+        offset, first = divmod(rows.start, self.row_group)
+        phase, shift = self.offsets[offset]
+        left = self.left[samples, first : first + rows.stop - rows.start]
+        right = self.phases[phase][samples, :, shift : shift + self.length]
+        return torch.bmm(left, right.transpose(1, 2))
+
+    def arrange(self, weight: Tensor) -> Tensor:
+        return weight.flatten(2).permute(2, 0, 1).reshape(self.rows, self.columns)
+
+    def restore(self, matrix: Tensor) -> Tensor:
+        lead = matrix.shape[:-2]
+        split = matrix.reshape(*lead, math.prod(self.kernel), self.row_group, self.columns)
+        return split.movedim(-3, -1).reshape(*lead, *self.shape)
+
+
+def conv_source(
+    inputs: Tensor, gradients: Tensor, weight: Tensor, options: ConvOptions, samples: int
+) -> GradientSource:
+    """The cheapest exact rule for one convolution call.
+
+    Args:
+        inputs: (rows, in channels, ...), rows a multiple of ``samples``, a sample's rows contiguous.
+        gradients: of the outputs, (rows, out channels, ...).
+        weight: the weight as it is used.
+        options: stride, padding, dilation, groups, transposed.
+        samples: number of samples.
+    """
+    pointwise = math.prod(weight.shape[2:]) == 1 and options.groups == 1 and not any(options.padding)
+    if pointwise and not options.transposed:
+        if any(s > 1 for s in options.stride):
+            steps = tuple(
+                slice(0, (n - 1) * s + 1, s) for n, s in zip(gradients.shape[2:], options.stride, strict=True)
+            )
+            inputs = inputs[(slice(None), slice(None), *steps)]
+        left, right = gradients.flatten(2).transpose(1, 2), inputs.flatten(2).transpose(1, 2)
+        if len(inputs) != samples:
+            left, right = (t.reshape(samples, -1, t.shape[2]) for t in (left, right))
+        return LinearGradient(left, right, tuple(weight.shape))
+    plain = options.groups == 1 and not options.transposed and len(inputs) == samples
+    if plain and weight.shape[1] >= WIDE:
+        return ShiftedConvGradient(inputs, gradients, weight, options)
+    return GroupedConvGradient(inputs, gradients, weight, options, samples)

@@ -1,0 +1,164 @@
+"""The only place that touches a user's model: everything it changes is put back, whatever happens in between."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+from types import TracebackType
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from lswag_hooks.errors import InputError, UnsupportedError
+
+Mode = Literal["score", "train", "eval"]
+MODES = ("score", "train", "eval")
+
+
+def _training(module: nn.Module, mode: Mode) -> bool:
+    return mode == "train" or (mode == "score" and isinstance(module, _BatchNorm))
+
+
+class _RandomStates:
+    """Random states of Python, NumPy, torch and every accelerator."""
+
+    def __init__(self) -> None:
+        self.python = random.getstate()
+        self.numpy = np.random.get_state()
+        self.torch = torch.get_rng_state()
+        self.cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
+        self.mps = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None
+
+    def restore(self) -> None:
+        random.setstate(self.python)
+        np.random.set_state(self.numpy)
+        torch.set_rng_state(self.torch)
+        if self.cuda is not None:
+            torch.cuda.set_rng_state_all(self.cuda)
+        if self.mps is not None:
+            torch.mps.set_rng_state(self.mps)
+
+
+class ProbeSession:
+    """Context in which a model may be probed: on the way out it is bit for bit what it was.
+
+    Parameters, buffers, gradients, ``requires_grad``, each module's own ``training`` flag and attributes, hooks and all
+    random states are restored, after success, failure or interruption alike. Inside, every floating-point parameter
+    requires a gradient, compiled modules run eagerly, and modules are in evaluation mode except that BatchNorm uses the
+    statistics of the batch (a network at initialisation has no others).
+
+    Args:
+        model: any module.
+        mode: ``"score"`` as described; ``"train"`` or ``"eval"`` put all modules in that mode.
+        seed: seeds torch, NumPy and Python inside the session.
+
+    Raises:
+        UnsupportedError: the model is sharded (FSDP, DeepSpeed stage 3), lazy, or quantised.
+
+    Example:
+        >>> net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+        >>> with ProbeSession(net):
+        ...     _ = net(torch.randn(2, 3, 8, 8))
+        >>> int(net[1].num_batches_tracked), net.training
+        (0, True)
+    """
+
+    def __init__(self, model: nn.Module, mode: Mode = "score", seed: int | None = None) -> None:
+        if mode not in MODES:
+            raise InputError(f"mode={mode!r} is unknown: use one of {', '.join(map(repr, MODES))}.")
+        check_supported(model)
+        self.model, self.mode, self.seed = model, mode, seed
+        self._stack = contextlib.ExitStack()
+
+    def __enter__(self) -> ProbeSession:
+        with contextlib.ExitStack() as stack:
+            stack.callback(_RandomStates().restore)
+            modules = list(self.model.modules())
+            for module in modules:
+                stack.callback(_restore_module, module, dict(module.__dict__))
+            stack.callback(BufferGuard(self.model).restore)
+            for parameter in self.model.parameters():
+                stack.callback(_restore_parameter, parameter, parameter.requires_grad, parameter.grad)
+                if parameter.is_floating_point() or parameter.is_complex():
+                    parameter.requires_grad_(True)
+            stack.enter_context(torch.compiler.set_stance("force_eager"))
+            stack.enter_context(torch.enable_grad())
+            self.set_mode(self.mode)
+            if self.seed is not None:
+                seed_everything(self.seed)
+            self._stack = stack.pop_all()
+        return self
+
+    def set_mode(self, mode: Mode) -> None:
+        """Switch all modules to a mode by their flags alone (no ``train()`` of the user's is called)."""
+        for module in self.model.modules():
+            module.training = _training(module, mode)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python, NumPy, torch and all devices."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+def check_supported(model: nn.Module) -> None:
+    """Refuse what cannot be probed without changing it."""
+    if not isinstance(model, nn.Module):
+        raise InputError(f"expected an nn.Module, got {type(model).__name__}: pass the network itself or a factory.")
+    kinds = {cls.__name__ for module in model.modules() for cls in type(module).__mro__}
+    for name in ("FullyShardedDataParallel", "FSDPModule", "DeepSpeedEngine"):
+        if name in kinds:
+            raise UnsupportedError(
+                f"the model is wrapped in {name}, whose parameters are shards of the real ones: score the plain module, "
+                "before the strategy wraps it (for example lh.score(model, batch) in the training script)."
+            )
+    for name, parameter in model.named_parameters():
+        if isinstance(parameter, nn.parameter.UninitializedParameter):
+            raise UnsupportedError(f"{name} is not initialised yet: run one forward pass, then score the model.")
+        if hasattr(parameter, "ds_id"):
+            raise UnsupportedError(
+                f"{name} is partitioned by DeepSpeed stage 3: score the plain module before the strategy wraps it."
+            )
+
+
+def _restore_module(module: nn.Module, attributes: dict[str, Any]) -> None:
+    """Plain attributes and the training flag; parameters and buffers are dictionaries restored elsewhere."""
+    current = module.__dict__
+    for name in [name for name in current if name not in attributes]:
+        del current[name]
+    for name, value in attributes.items():
+        if current.get(name, module) is not value:
+            current[name] = value
+
+
+def _restore_parameter(parameter: nn.Parameter, requires_grad: bool, grad: Tensor | None) -> None:
+    parameter.requires_grad_(requires_grad)
+    parameter.grad = grad
+
+
+class BufferGuard:
+    """Keeps a copy of every buffer and puts back those that changed or were replaced."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.kept = [
+            (module._buffers, name, buffer, buffer._version, buffer.detach().clone())
+            for module in model.modules()
+            for name, buffer in module._buffers.items()
+            if buffer is not None
+        ]
+
+    def restore(self) -> None:
+        for owner, name, buffer, version, value in self.kept:
+            if buffer._version != version:
+                with torch.no_grad():
+                    buffer.copy_(value)
+            owner[name] = buffer

@@ -1,0 +1,376 @@
+"""Per-sample gradients of every weight layer of a network, handed over layer by layer during one backward pass.
+
+No gradient of a weight is asked from autograd: only the gradients of layer outputs are computed, and no further back
+than the first layer that counts. At each product the layer's operands are read from the graph, which holds them anyway.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge
+
+from lswag_hooks.errors import UnsupportedError
+from lswag_hooks.hooks.calls import clean_name
+from lswag_hooks.hooks.graph import Graph, WeightCall, is_table
+from lswag_hooks.hooks.rules import DerivedGradient, EmbeddingGradient, GradientSource, LinearGradient, SumGradient, conv_source
+from lswag_hooks.hooks.rules.conv import ConvOptions
+from lswag_hooks.hooks.samples import BLOCKS, Layout, by_sample, to_blocks
+
+CHECKPOINTED = (
+    "activation checkpointing is on, and a checkpointed segment can be read only once: switch it off while scoring "
+    "(timm: model.set_grad_checkpointing(False); transformers: model.gradient_checkpointing_disable())."
+)
+
+
+@dataclass
+class WeightLayer:
+    """One weight of the network and the products it enters.
+
+    Attributes:
+        name: path of the layer (of the parameter where that is no module's ``weight``).
+        parameter: the parameter's own name.
+        calls: products it enters, in order of execution.
+    """
+
+    name: str
+    parameter: str
+    shape: tuple[int, ...]
+    calls: list[WeightCall]
+    derived: bool = False
+    index: int = -1
+
+    @property
+    def kind(self) -> str:
+        return self.calls[0].kind
+
+
+@dataclass
+class Inventory:
+    """All weights of a network after one forward pass: those that count, in call order, and the others with reasons."""
+
+    layers: list[WeightLayer]
+    uncovered: dict[str, str] = field(default_factory=dict)  # weights of layers, by parameter name
+    tables: list[str] = field(default_factory=list)
+
+
+class Parameters:
+    """Names and owners of a model's parameters, shared ones under their first name."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.by_name: dict[str, nn.Parameter] = {}
+        self.names: dict[int, str] = {}
+        self.owners: dict[str, nn.Module] = {}
+        modules = {name: module for name, module in model.named_modules(remove_duplicate=False)}
+        for raw, parameter in model.named_parameters():
+            name, owner = clean_name(raw), raw.rpartition(".")[0]
+            self.by_name[name] = parameter
+            self.names[id(parameter)] = name
+            self.owners[name] = modules[owner]
+        self.attention = {
+            clean_name(name)
+            for name, module in modules.items()
+            if isinstance(module, nn.MultiheadAttention)
+        }
+
+    def in_attention(self, name: str) -> bool:
+        """Whether a parameter belongs to an nn.MultiheadAttention or its output projection."""
+        owner = name.rpartition(".")[0]
+        return owner in self.attention or owner.rpartition(".")[0] in self.attention
+
+    def of_layers(self) -> list[str]:
+        """Weights that ought to enter a convolution or a matrix product, by their names: no pass is needed."""
+        found = []
+        for name, parameter in self.by_name.items():
+            leaf = name.rpartition(".")[2]
+            looked_up = isinstance(self.owners[name], (nn.Embedding, nn.EmbeddingBag))
+            matrix = leaf in ("weight", "in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
+            if matrix and parameter.dim() >= 2 and not looked_up:
+                found.append(name)
+        return found
+
+
+def layer_name(parameter: str) -> str:
+    """``blocks.0.fc1.weight`` -> ``blocks.0.fc1``; parametrised weights are named after their module."""
+    name = parameter.split(".parametrizations.")[0]
+    return name.rpartition(".")[0] if name.rpartition(".")[2] == "weight" and "." in name else name
+
+
+def take_inventory(graph: Graph, parameters: Parameters) -> Inventory:
+    """Group the products of a graph by weight and say of each weight whether its per-sample gradient can be had."""
+    grouped: dict[str, list[WeightCall]] = {}
+    matrix = ("conv", "matmul")
+    for call in graph.calls:
+        for name in call.parameters:
+            grouped.setdefault(name, []).append(call)
+    inventory = Inventory([])
+    for name, calls in grouped.items():
+        parameter = parameters.by_name[name]
+        products = [call for call in calls if call.kind in matrix]
+        if not products:
+            continue
+        if is_table(name, parameters.owners[name]):
+            inventory.tables.append(name)
+            continue
+        if sum(n > 1 for n in parameter.shape) < 2 and all(call.form == "derived" for call in products):
+            continue  # the gain of a normalised weight
+        reasons = {call.reason for call in calls if call.reason}
+        if reasons:
+            inventory.uncovered[name] = "; ".join(sorted(reasons))
+            continue
+        derived = any(call.form == "derived" for call in products)
+        inventory.layers.append(WeightLayer(layer_name(name), name, tuple(parameter.shape), calls, derived))
+    inventory.layers.sort(key=lambda layer: next(call.order for call in layer.calls if call.kind in matrix))
+    for index, layer in enumerate(inventory.layers):
+        layer.index = index
+    seen = set(grouped) | set(inventory.uncovered)
+    for name in parameters.of_layers():
+        if name not in seen and parameters.by_name[name].dim() >= 2:
+            entered = graph.consumers.get(name)
+            inventory.uncovered[name] = (
+                f"enters {', '.join(sorted(entered))}, for which there is no rule"
+                if entered
+                else "the loss does not reach it"
+            )
+    return inventory
+
+
+@dataclass
+class LayerGradients:
+    """What a backward pass leaves at one layer.
+
+    Attributes:
+        source: per-sample gradients of the weight, formed on demand; None if the loss does not reach it.
+        weight: the weight itself.
+        bias: the layer's bias, if it has one.
+        outputs: gradients of the layer's output summed over positions, (samples, channels): the per-sample gradient of
+            the bias; None where a layer is called more than once or its weight is computed.
+    """
+
+    source: GradientSource | None
+    weight: Tensor
+    bias: Tensor | None = None
+    outputs: Callable[[], Tensor] | None = None
+
+
+Consumer = Callable[[WeightLayer, LayerGradients], None]
+
+
+class GradientCapture:
+    """One backward pass that hands each layer's gradient source to a consumer as soon as it is complete.
+
+    Args:
+        graph: of the forward pass.
+        parameters: of the model.
+        samples: batch size.
+    """
+
+    def __init__(self, graph: Graph, parameters: Parameters, samples: int) -> None:
+        self.graph, self.parameters, self.samples = graph, parameters, samples
+
+    def run(
+        self,
+        loss: Tensor,
+        layers: Sequence[WeightLayer],
+        consume: Consumer,
+        scale: float = 1.0,
+        retain_graph: bool = False,
+    ) -> None:
+        """Backpropagate ``scale * loss`` to the given layers and no further."""
+        wanted: dict[Any, WeightCall] = {call.node: call for layer in layers for call in layer.calls}
+        waiting: dict[Any, list[WeightLayer]] = {}
+        for layer in layers:
+            for call in layer.calls:
+                waiting.setdefault(call.node, []).append(layer)
+        frontier = self._frontier(set(wanted))
+        pending = {layer.parameter: len({call.node for call in layer.calls}) for layer in layers}
+        operands: dict[Any, _Operands | None] = {}
+
+        def arrive(call: WeightCall, gradient: Tensor | None) -> None:
+            operands[call.node] = None if gradient is None else _read(call, gradient)
+            for layer in waiting[call.node]:
+                pending[layer.parameter] -= 1
+                if not pending[layer.parameter]:
+                    parts = {c.node: (c, operands[c.node]) for c in layer.calls}
+                    consume(layer, self._gradients(layer, list(parts.values())))
+            if not any(pending[layer.parameter] for layer in waiting[call.node]):
+                for layer in waiting[call.node]:
+                    for other in layer.calls:
+                        if not any(pending[name.parameter] for name in waiting[other.node]):
+                            operands.pop(other.node, None)
+
+        def hook(call: WeightCall) -> Callable[[tuple[Tensor | None, ...]], None]:
+            def before(gradients: tuple[Tensor | None, ...]) -> None:
+                with torch.no_grad():
+                    arrive(call, gradients[0])
+
+            return before
+
+        handles = [node.register_prehook(hook(call)) for node, call in wanted.items() if node not in frontier]
+        ends = list(frontier)
+        try:
+            gradients = torch.autograd.grad(
+                loss,
+                [GradientEdge(node, 0) for node in ends],
+                grad_outputs=torch.full_like(loss, scale),
+                retain_graph=retain_graph or any(layer.derived for layer in layers),
+                allow_unused=True,
+            )
+            with torch.no_grad():
+                for node, gradient in zip(ends, gradients, strict=True):
+                    arrive(wanted[node], gradient)
+                for layer in layers:  # on no path from the loss
+                    if pending[layer.parameter]:
+                        for call in layer.calls:
+                            if call.node not in operands:
+                                operands[call.node] = None
+                        pending[layer.parameter] = 0
+                        parts = {c.node: (c, operands.get(c.node)) for c in layer.calls}
+                        consume(layer, self._gradients(layer, list(parts.values())))
+        except torch.utils.checkpoint.CheckpointError as error:
+            raise UnsupportedError(CHECKPOINTED) from error
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _frontier(self, wanted: set[Any]) -> dict[Any, None]:
+        """Wanted nodes behind which no other wanted node lies: backpropagation stops in front of them."""
+        below: dict[Any, bool] = {}
+        for node in self.graph.nodes:
+            below[node] = any(
+                child is not None and (below[child] or child in wanted) for child, _ in node.next_functions
+            )
+        return {node: None for node in wanted if not below[node]}
+
+    def _gradients(
+        self, layer: WeightLayer, parts: Sequence[tuple[WeightCall, _Operands | None]]
+    ) -> LayerGradients:
+        parameter = self.parameters.by_name[layer.parameter]
+        bias = self.parameters.by_name.get(layer.parameter.removesuffix("weight") + "bias")
+        found = LayerGradients(None, parameter.detach(), None if bias is None else bias.detach())
+        sources = [
+            self._call_source(call, operands, layer.parameter, parameter)
+            for call, operands in parts
+            if operands is not None
+        ]
+        if sources:
+            found.source = sources[0] if len(sources) == 1 else SumGradient(sources, tuple(parameter.shape))
+        if len(parts) == 1 and parts[0][1] is not None:
+            call, operands = parts[0][0], parts[0][1]
+            found.outputs = lambda: self._summed(call, operands.gradient)
+        return found
+
+    def _summed(self, call: WeightCall, gradient: Tensor) -> Tensor:
+        layout = call.layout or BLOCKS
+        if call.kind == "conv":
+            rows = to_blocks(gradient.flatten(2).sum(2), layout, self.samples)
+            return rows.reshape(self.samples, -1, rows.shape[1]).sum(1)
+        return by_sample(gradient, layout, self.samples).sum(1)
+
+    def _call_source(
+        self, call: WeightCall, operands: _Operands, name: str, parameter: nn.Parameter
+    ) -> GradientSource:
+        layout: Layout = call.layout or BLOCKS
+        data, gradient, samples = operands.data, operands.gradient, self.samples
+        if call.kind == "lookup":
+            return EmbeddingGradient(
+                data.reshape(samples, -1), gradient.reshape(samples, -1, gradient.shape[-1]), tuple(parameter.shape)
+            )
+        source: GradientSource
+        if call.kind == "conv":
+            assert operands.weight is not None and operands.options is not None
+            weight = operands.weight.detach().to(gradient.dtype)
+            data, gradient = (to_blocks(t, layout, samples) for t in (data, gradient))
+            source = conv_source(data, gradient, weight, operands.options, samples)
+            effective: Tensor = operands.weight
+        else:
+            data, gradient = (by_sample(t, layout, samples) for t in (data, gradient))
+            effective = operands.weight if operands.weight is not None else parameter
+            # the weight of y = x @ w is (in, out); a transposed one, that of F.linear, is (out, in)
+            first, second = (gradient, data) if (call.form == "transposed") != operands.mirrored else (data, gradient)
+            if call.form == "derived":
+                first, second = (gradient, data) if operands.mirrored else (data, gradient)
+            shape = tuple(effective.shape) if call.form == "derived" else tuple(parameter.shape)
+            source = LinearGradient(first, second, shape)
+        if call.form != "derived":
+            return source
+        return DerivedGradient(source, _pull_back(effective, parameter), tuple(parameter.shape))
+
+
+@dataclass
+class _Operands:
+    """What a product was computed from, in at least single precision."""
+
+    data: Tensor
+    gradient: Tensor
+    weight: Tensor | None = None
+    options: ConvOptions | None = None
+    mirrored: bool = False  # y = w @ x: rows of the data are columns
+
+
+def _wide(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
+
+
+def _read(call: WeightCall, gradient: Tensor) -> _Operands:
+    node, gradient = call.node, _wide(gradient.detach())
+    if call.kind == "lookup":
+        return _Operands(node._saved_indices, gradient)
+    if call.kind == "conv":
+        options = ConvOptions(
+            *(tuple(int(n) for n in getattr(node, f"_saved_{key}")) for key in ("stride", "padding", "dilation")),
+            groups=int(node._saved_groups),
+            transposed=bool(node._saved_transposed),
+        )
+        return _Operands(_wide(node._saved_input.detach()), gradient, node._saved_weight, options)
+    name = node.name()
+    saved = {
+        "AddmmBackward0": {1: "mat1", 2: "mat2"},
+        "MmBackward0": {0: "self", 1: "mat2"},
+        "LinearBackward0": {0: "input", 1: "weight"},
+        "BmmBackward0": {0: "self", 1: "mat2"},
+        "BaddbmmBackward0": {1: "batch1", 2: "batch2"},
+    }[name]
+    data = _wide(getattr(node, f"_saved_{saved[call.data]}").detach())
+    weight = getattr(node, f"_saved_{saved[call.weight]}") if call.form == "derived" else None
+    mirrored = call.mirrored
+    if data.dim() == 3 and len(data) == 1:  # a batched product of one
+        data, gradient = data[0], gradient[0]
+        with torch.enable_grad():  # the way back to the parameter leads through this slice
+            weight = None if weight is None else weight[0]
+    if name == "LinearBackward0":
+        data, gradient, mirrored = data.flatten(0, -2), gradient.flatten(0, -2), True
+    elif mirrored:
+        data, gradient = data.T, gradient.T
+    return _Operands(data, gradient, weight, None, mirrored)
+
+
+def read_data(call: WeightCall) -> Tensor:
+    """The data operand of a product with its rows first."""
+    node = call.node
+    if call.kind == "conv":
+        return node._saved_input.detach()
+    shape = tuple(int(n) for n in node._input_metadata[0].shape)
+    return _read(call, torch.empty(shape, device="cpu").expand(shape)).data
+
+
+def _pull_back(effective: Tensor, parameter: nn.Parameter) -> Callable[[Tensor], Tensor]:
+    """Maps gradients of a derived weight to gradients of one of its parameters, sample by sample."""
+
+    def pull(gradients: Tensor) -> Tensor:
+        gradients = gradients.to(effective.dtype)
+        with torch.enable_grad():
+            try:
+                return torch.autograd.grad(
+                    effective, parameter, gradients, is_grads_batched=True, retain_graph=True
+                )[0]
+            except RuntimeError:  # an operation without a batching rule
+                return torch.stack(
+                    [torch.autograd.grad(effective, parameter, g, retain_graph=True)[0] for g in gradients]
+                )
+
+    return pull

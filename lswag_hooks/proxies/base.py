@@ -1,0 +1,98 @@
+"""What a proxy is: a thin class that says what it needs and turns what was seen into a number."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from lswag_hooks.functional.arrays import LayerArrays
+from lswag_hooks.profile import LayerProfile
+
+NEEDS = {
+    "moments": "moments of per-sample gradients",
+    "signed": "moments of signed per-sample gradients",
+    "gradient": "gradient of the mean loss",
+    "channels": "activation times gradient, channel by channel",
+    "patterns": "distinct activation patterns, layer by layer",
+    "union": "distinct activation patterns of the whole network",
+    "agreement": "agreement of codes between samples",
+    "macs": "multiply-accumulates of one sample",
+}
+
+
+@dataclass(frozen=True)
+class Missing:
+    """A score that cannot be had, and why."""
+
+    reason: str
+
+
+@dataclass
+class Observation:
+    """Everything that the passes over a network showed, before it becomes scores.
+
+    Attributes:
+        profile: layers in call order.
+        terms: each proxy's per-layer terms, by label.
+        samples: batch size.
+        parameters: number of parameters (shared ones once).
+        weight_norms: L2 norm of every layer weight.
+        union: distinct patterns of the whole network.
+        agreement: (samples, samples) counts of agreeing units.
+        macs: multiply-accumulates of one sample.
+    """
+
+    profile: LayerProfile
+    samples: int
+    parameters: int
+    terms: dict[str, list[float]] = field(default_factory=dict)
+    weight_norms: list[float] = field(default_factory=list)
+    union: int | None = None
+    agreement: Tensor | None = None
+    macs: float | None = None
+
+
+@dataclass(frozen=True)
+class Proxy:
+    """Base of all proxies.
+
+    Class attributes: ``name``; ``needs`` (keys of :data:`NEEDS`); ``higher_is_better``; ``reference``; ``summary``.
+
+    Args:
+        label: key of the result, the name by default; needed to ask for one proxy with two settings.
+    """
+
+    name: ClassVar[str]
+    needs: ClassVar[frozenset[str]] = frozenset()
+    higher_is_better: ClassVar[bool] = True
+    reference: ClassVar[str] = ""
+    summary: ClassVar[str] = ""
+    label: str = ""
+
+    @property
+    def key(self) -> str:
+        """Key of the result."""
+        return self.label or self.name
+
+    @property
+    def minibatches(self) -> int:
+        """Number of separate mini-batches that are one draw each; 0 for one pass over the batch."""
+        return 0
+
+    def wants(self, percentile: int) -> bool:
+        """Whether weight layers of a percentile count."""
+        return True
+
+    def layer(self, arrays: LayerArrays) -> float | None:
+        """This proxy's term of one layer, where it has one."""
+        return None
+
+    def total(self, seen: Observation) -> float | Missing:
+        """The score of the network."""
+        return sum(seen.terms[self.key])
+
+    def settings(self) -> dict[str, Any]:
+        """Options, for the record."""
+        return {key: value for key, value in vars(self).items() if key != "label"}

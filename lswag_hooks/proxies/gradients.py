@@ -1,0 +1,112 @@
+"""Proxies of gradients and weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from lswag_hooks import functional
+from lswag_hooks.functional.arrays import LayerArrays
+from lswag_hooks.proxies.base import Missing, Observation, Proxy
+from lswag_hooks.proxies.lswag import check_granularity
+
+
+@dataclass(frozen=True)
+class ZiCo(Proxy):
+    """ZiCo: inverse coefficient of variation of gradients.
+
+    Args:
+        granularity: ``"sample"`` (default): over per-sample gradients, which need no other pass; ``"batch"``: over
+            ``batches`` mini-batches, each with its own pass, as published.
+        batches: number of mini-batches for ``granularity="batch"``.
+    """
+
+    name: ClassVar[str] = "zico"
+    needs: ClassVar[frozenset[str]] = frozenset({"moments", "signed"})
+    reference: ClassVar[str] = "Li et al., ICLR 2023"
+    summary: ClassVar[str] = "mean over deviation of gradients, in logarithms"
+    granularity: Literal["sample", "batch"] = "sample"
+    batches: int = 2
+
+    def __post_init__(self) -> None:
+        check_granularity(self.granularity, self.batches)
+
+    @property
+    def minibatches(self) -> int:
+        return self.batches if self.granularity == "batch" else 0
+
+    def layer(self, arrays: LayerArrays) -> float | None:
+        assert arrays.moments is not None
+        return functional.zico(arrays.moments)
+
+
+@dataclass(frozen=True)
+class GradNorm(Proxy):
+    """Sum over layers of the norm of the gradient of the mean loss."""
+
+    name: ClassVar[str] = "grad_norm"
+    needs: ClassVar[frozenset[str]] = frozenset({"gradient"})
+    reference: ClassVar[str] = "Abdelfattah et al., ICLR 2021"
+    summary: ClassVar[str] = "sum of the layers' gradient norms"
+
+    def layer(self, arrays: LayerArrays) -> float | None:
+        assert arrays.gradient is not None
+        return functional.grad_norm(arrays.gradient)
+
+
+@dataclass(frozen=True)
+class Snip(Proxy):
+    """SNIP: sum of |weight times gradient|."""
+
+    name: ClassVar[str] = "snip"
+    needs: ClassVar[frozenset[str]] = frozenset({"gradient"})
+    reference: ClassVar[str] = "Lee et al., ICLR 2019"
+    summary: ClassVar[str] = "sum of |weight x gradient|"
+
+    def layer(self, arrays: LayerArrays) -> float | None:
+        assert arrays.gradient is not None
+        return functional.snip(arrays.weight, arrays.gradient)
+
+
+@dataclass(frozen=True)
+class Plain(Proxy):
+    """Plain: signed sum of weight times gradient; has no clear direction."""
+
+    name: ClassVar[str] = "plain"
+    needs: ClassVar[frozenset[str]] = frozenset({"gradient"})
+    reference: ClassVar[str] = "Abdelfattah et al., ICLR 2021"
+    summary: ClassVar[str] = "sum of weight x gradient, signed"
+
+    def layer(self, arrays: LayerArrays) -> float | None:
+        assert arrays.gradient is not None
+        return functional.plain(arrays.weight, arrays.gradient)
+
+
+@dataclass(frozen=True)
+class Fisher(Proxy):
+    """Fisher: squared product of activation and gradient, channel by channel."""
+
+    name: ClassVar[str] = "fisher"
+    needs: ClassVar[frozenset[str]] = frozenset({"moments", "channels"})
+    reference: ClassVar[str] = "Theis et al., 2018; Turner et al., ICLR 2020"
+    summary: ClassVar[str] = "squared activation x gradient of channels"
+
+    def layer(self, arrays: LayerArrays) -> float | None:
+        if arrays.channel_energy is None:
+            return 0.0
+        return functional.fisher(arrays.channel_energy, arrays.weight.numel())
+
+
+@dataclass(frozen=True)
+class L2Norm(Proxy):
+    """Sum over layers of the norm of the weight; needs neither data nor a pass."""
+
+    name: ClassVar[str] = "l2_norm"
+    reference: ClassVar[str] = "Abdelfattah et al., ICLR 2021"
+    summary: ClassVar[str] = "sum of the layers' weight norms"
+
+    def total(self, seen: Observation) -> float | Missing:
+        return sum(seen.weight_norms)
+
+
+PROXIES = (ZiCo, GradNorm, Snip, Plain, Fisher, L2Norm)

@@ -1,0 +1,194 @@
+"""Score one network at initialisation."""
+
+from __future__ import annotations
+
+import math
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lswag_hooks.batch import Batch
+from lswag_hooks.coverage import Coverage
+from lswag_hooks.errors import InputError
+from lswag_hooks.functional.lswag import Interval, check_interval
+from lswag_hooks.hooks.session import Mode
+from lswag_hooks.hooks.weights import Parameters
+from lswag_hooks.objective import Reduction, resolve_objective
+from lswag_hooks.observe import Settings, observe
+from lswag_hooks.profile import LayerProfile
+from lswag_hooks.proxies import LSWAG, Missing, Proxy, resolve_proxies
+
+ZERO_WARNING = 0.5
+
+
+@dataclass
+class ScoreResult(Mapping[str, float]):
+    """Scores of one network, by proxy, with everything that was seen on the way.
+
+    Attributes:
+        scores: value of each proxy; NaN where it cannot be had.
+        reasons: why, for those.
+        profile: layer by layer.
+        coverage: what was covered and what was not, by name and reason.
+        seconds: wall-clock time.
+        samples: batch size.
+        parameters: number of parameters.
+        settings: what it takes to reproduce the scores.
+        notes: warnings in words.
+        changes: what ``init="wake"`` changed.
+    """
+
+    scores: dict[str, float]
+    reasons: dict[str, str]
+    profile: LayerProfile
+    coverage: Coverage
+    seconds: float
+    samples: int
+    parameters: int
+    settings: dict[str, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    changes: list[str] = field(default_factory=list)
+    verification: Any = None
+
+    def __getitem__(self, key: str) -> float:
+        if key not in self.scores:
+            raise KeyError(f"{key!r} was not asked for; this result has {', '.join(self.scores)}")
+        return self.scores[key]
+
+    def __iter__(self) -> Any:
+        return iter(self.scores)
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain lists and numbers, ready for JSON."""
+        return {
+            "scores": dict(self.scores),
+            "reasons": dict(self.reasons),
+            "samples": self.samples,
+            "parameters": self.parameters,
+            "seconds": self.seconds,
+            "settings": self.settings,
+            "notes": list(self.notes),
+            "changes": list(self.changes),
+            "coverage": self.coverage.to_dict(),
+            "profile": self.profile.to_dict(),
+        }
+
+    def __str__(self) -> str:
+        """Scores, then notes."""
+        lines = [
+            f"{name:12} {value:.6g}" + (f"  ({self.reasons[name]})" if name in self.reasons else "")
+            for name, value in self.scores.items()
+        ]
+        return "\n".join([*lines, str(self.coverage), *(f"note: {note}" for note in self.notes)])
+
+
+def score(
+    model: nn.Module,
+    batch: Batch | tuple[Tensor, Tensor],
+    proxies: str | Proxy | Sequence[str | Proxy] = "lswag",
+    loss: Any = None,
+    interval: Interval | None = None,
+    seed: int | None = None,
+    *,
+    mode: Mode = "score",
+    reduction: Reduction | None = None,
+) -> ScoreResult:
+    """Say how good a network will be before it is trained.
+
+    One forward and one backward pass serve all proxies that can share them. Afterwards the model is bit for bit what it
+    was: parameters, buffers, gradients, modes, hooks, random states.
+
+    Args:
+        model: any module, on the device of the batch. Score it untrained: that is what the proxies are made for.
+        batch: a :class:`~lswag_hooks.Batch`, or a pair (inputs, targets).
+        proxies: names, or proxies with options; ``"all"`` for every one.
+        loss: None (cross-entropy, or a LightningModule's own training_step), a callable of (outputs, targets), or
+            ``"training_step"``.
+        interval: first and last percentile of layers that L-SWAG counts; None: all layers.
+        seed: for whatever the forward pass draws.
+        mode: ``"score"``: evaluation mode, except that BatchNorm uses batch statistics; ``"train"`` or ``"eval"``.
+        reduction: how the loss joins samples, where it does not say so itself: ``"mean"`` (default) or ``"sum"``.
+
+    Returns:
+        A mapping from proxy to value, with ``profile``, ``coverage`` and ``seconds``.
+
+    Raises:
+        InputError: an argument makes no sense, or nothing that was asked for can be had.
+        UnsupportedError: the model cannot be probed (sharded, lazy, checkpointed).
+
+    Example:
+        >>> net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.LazyLinear(10))
+        >>> _ = net(torch.zeros(1, 3, 8, 8))
+        >>> result = score(net, Batch.builtin("digits", size=(3, 8, 8), samples=16))
+        >>> result["lswag"] > 0, len(result.profile.weights)
+        (True, 2)
+    """
+    start = time.perf_counter()
+    wanted = resolve_proxies(proxies)
+    if interval is not None:
+        check_interval(interval)
+        wanted = [replace(p, interval=interval) if isinstance(p, LSWAG) and p.interval is None else p for p in wanted]
+    if not isinstance(batch, Batch):
+        batch = Batch(*batch)
+    objective = resolve_objective(model, loss, reduction)
+    check_devices(model, batch)
+    seen, coverage = observe(model, batch, objective, wanted, Settings(mode, seed))
+    result = ScoreResult(
+        {}, {}, seen.profile, coverage, 0.0, len(batch), seen.parameters,
+        settings={
+            "proxies": {p.key: {"proxy": p.name, **p.settings()} for p in wanted},
+            "mode": mode,
+            "seed": seed,
+            "reduction": objective.reduction,
+            "batch": batch.fingerprint,
+            "torch": torch.__version__,
+        },
+    )
+    for proxy in wanted:
+        value = proxy.total(seen)
+        if isinstance(value, Missing):
+            result.reasons[proxy.key] = value.reason
+        elif not math.isfinite(value):
+            result.reasons[proxy.key] = f"the value is {value}"
+        result.scores[proxy.key] = math.nan if proxy.key in result.reasons else float(value)  # type: ignore[arg-type]
+    if len(result.reasons) == len(wanted):
+        raise InputError("; ".join(f"{key}: {reason}" for key, reason in result.reasons.items()))
+    _note(result)
+    result.seconds = time.perf_counter() - start
+    return result
+
+
+def check_devices(model: nn.Module, batch: Batch) -> None:
+    """Refuse a model and a batch on different devices, and a model without parameters."""
+    parameters = Parameters(model).by_name if isinstance(model, nn.Module) else {}
+    devices = {str(parameter.device) for parameter in parameters.values()}
+    if "meta" in devices:
+        raise InputError("the model lies on the meta device and has no values: build it on a real device.")
+    if devices and str(batch.device) not in devices:
+        raise InputError(
+            f"the model is on {', '.join(sorted(devices))}, the batch on {batch.device}: move one, for example "
+            f"batch.to('{sorted(devices)[0]}')."
+        )
+
+
+def _note(result: ScoreResult) -> None:
+    share = result.coverage.zero_gradient_share
+    if share is not None and share > ZERO_WARNING:
+        result.notes.append(
+            f"{share:.0%} of the weights have a gradient of exactly zero: this network starts with zero gains, layer scales or a "
+            "zero head, so that a score of it as built says little. init='wake' scores a copy in which they are awake."
+        )
+    if result.coverage.uncovered and result.coverage.weight_share < 0.9:
+        result.notes.append(
+            f"only {result.coverage.weight_share:.0%} of the layer weights are covered: see result.coverage.uncovered."
+        )
+    for note in result.notes:
+        warnings.warn(note, stacklevel=3)
