@@ -1,5 +1,7 @@
 """Say how good a network will be before it is trained: L-SWAG, LIBRA and other zero-cost proxies for PyTorch."""
 
+from typing import TYPE_CHECKING, Any
+
 from lswag_hooks.batch import Batch
 from lswag_hooks.errors import InputError, LSWAGError, UnsupportedError
 from lswag_hooks.hooks.activations import register_activation
@@ -9,12 +11,17 @@ from lswag_hooks.profile import LayerProfile
 from lswag_hooks.proxies import LSWAG, RegSwap, ZiCo, list_proxies, register_proxy
 from lswag_hooks.scoring import ScoreResult, score
 
+if TYPE_CHECKING:
+    from lswag_hooks.callbacks import CandidateRejected, LSWAGCallback
+
 __version__ = "0.1.0"
 
 __all__ = [
     "LSWAG",
     "Batch",
+    "CandidateRejected",
     "InputError",
+    "LSWAGCallback",
     "LSWAGError",
     "LayerProfile",
     "ProbeSession",
@@ -29,3 +36,12 @@ __all__ = [
     "register_proxy",
     "score",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # Lightning is imported only where it is asked for
+    if name in ("CandidateRejected", "LSWAGCallback"):
+        from lswag_hooks import callbacks
+
+        return getattr(callbacks, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -98,7 +98,9 @@ def cross_entropy(logits: Tensor, targets: Any) -> Tensor:
             "or pass loss=, a function of (outputs, targets)."
         )
     if logits.dim() < 2:
-        raise InputError(f"cross-entropy needs logits of shape (samples, classes, ...), the model gave {tuple(logits.shape)}.")
+        raise InputError(
+            f"cross-entropy needs logits of shape (samples, classes, ...), the model gave {tuple(logits.shape)}."
+        )
     if targets.is_floating_point():
         if targets.shape != logits.shape:
             raise InputError(
@@ -142,7 +144,9 @@ class TrainingStepObjective:
         if isinstance(result, Mapping):
             result = result.get("loss")
         if not isinstance(result, Tensor):
-            raise InputError(f"{type(model).__name__}.training_step returned no loss: return a scalar tensor or {{'loss': tensor}}.")
+            raise InputError(
+                f"{type(model).__name__}.training_step returned no loss: return a scalar tensor or {{'loss': tensor}}."
+            )
         return result
 
 
@@ -152,7 +156,9 @@ def _silent(model: nn.Module) -> Any:
     def ignore(*args: object, **kwargs: object) -> None:
         return None
 
-    kind = type(type(model).__name__, (type(model),), {"log": ignore, "log_dict": ignore, "__module__": type(model).__module__})
+    kind = type(
+        type(model).__name__, (type(model),), {"log": ignore, "log_dict": ignore, "__module__": type(model).__module__}
+    )
     silent = object.__new__(kind)
     object.__setattr__(silent, "__dict__", model.__dict__)
     return silent
@@ -179,7 +185,9 @@ def resolve_objective(model: nn.Module, loss: Any = None, reduction: Reduction |
     )
     if loss == "training_step" or (loss is None and overridden):
         if not overridden:
-            raise InputError(f"loss='training_step' needs a LightningModule with a training_step, got {type(model).__name__}.")
+            raise InputError(
+                f"loss='training_step' needs a LightningModule with a training_step, got {type(model).__name__}."
+            )
         return TrainingStepObjective(reduction or "mean")
     if isinstance(loss, (SupervisedObjective, TrainingStepObjective)) or _is_objective(loss):
         return cast(Objective, loss)

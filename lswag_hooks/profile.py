@@ -105,7 +105,9 @@ class LayerProfile:
             lines.append(f"{row.name[-44:]:44} {row.percentile:5d} {row.size:10d} {shown:>12} {deviation:>10}")
         for unit in self.activations:
             shown = "" if unit.expressivity is None else f"{unit.expressivity:12.0f}"
-            lines.append(f"{(unit.name or unit.function)[-44:]:44} {unit.percentile:5d} {unit.units:10d} {'':>12} {'':>10} {shown:>12}")
+            lines.append(
+                f"{(unit.name or unit.function)[-44:]:44} {unit.percentile:5d} {unit.units:10d} {'':>12} {'':>10} {shown:>12}"
+            )
         return "\n".join(lines)
 
 

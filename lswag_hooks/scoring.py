@@ -16,12 +16,14 @@ from lswag_hooks.batch import Batch
 from lswag_hooks.coverage import Coverage
 from lswag_hooks.errors import InputError
 from lswag_hooks.functional.lswag import Interval, check_interval
-from lswag_hooks.hooks.session import Mode
-from lswag_hooks.hooks.weights import Parameters
+from lswag_hooks.hooks.session import Mode, check_supported
+from lswag_hooks.memory import budget, parse_bytes
 from lswag_hooks.objective import Reduction, resolve_objective
 from lswag_hooks.observe import Settings, observe
 from lswag_hooks.profile import LayerProfile
 from lswag_hooks.proxies import LSWAG, Missing, Proxy, resolve_proxies
+from lswag_hooks.verify import VerificationRow, verify_gradients
+from lswag_hooks.wake import wake
 
 ZERO_WARNING = 0.5
 
@@ -41,6 +43,7 @@ class ScoreResult(Mapping[str, float]):
         settings: what it takes to reproduce the scores.
         notes: warnings in words.
         changes: what ``init="wake"`` changed.
+        verification: with ``verify=True``, how far each layer's gradients are from autograd's.
     """
 
     scores: dict[str, float]
@@ -53,7 +56,7 @@ class ScoreResult(Mapping[str, float]):
     settings: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     changes: list[str] = field(default_factory=list)
-    verification: Any = None
+    verification: list[VerificationRow] | None = None
 
     def __getitem__(self, key: str) -> float:
         if key not in self.scores:
@@ -100,6 +103,10 @@ def score(
     *,
     mode: Mode = "score",
     reduction: Reduction | None = None,
+    init: str | None = None,
+    max_memory: int | float | str | None = None,
+    verify: bool = False,
+    sync: bool = False,
 ) -> ScoreResult:
     """Say how good a network will be before it is trained.
 
@@ -116,6 +123,12 @@ def score(
         seed: for whatever the forward pass draws.
         mode: ``"score"``: evaluation mode, except that BatchNorm uses batch statistics; ``"train"`` or ``"eval"``.
         reduction: how the loss joins samples, where it does not say so itself: ``"mean"`` (default) or ``"sum"``.
+        init: ``"wake"`` scores a copy in which zero norm gains and layer scales are one and zero heads are drawn anew;
+            ``result.changes`` lists what was changed.
+        max_memory: bytes (or "4GB") that the outputs held by a forward pass may take; by default a share of what is
+            free. A batch that does not fit is scored in parts, to the same result.
+        verify: reconcile every layer with autograd, on a few more passes in evaluation mode: ``result.verification``.
+        sync: merge the statistics of all processes of ``torch.distributed``, each with its share of the batch.
 
     Returns:
         A mapping from proxy to value, with ``profile``, ``coverage`` and ``seconds``.
@@ -140,12 +153,28 @@ def score(
         batch = Batch(*batch)
     objective = resolve_objective(model, loss, reduction)
     check_devices(model, batch)
-    seen, coverage = observe(model, batch, objective, wanted, Settings(mode, seed))
+    if init not in (None, "wake"):
+        raise InputError(f"init={init!r} is unknown: use 'wake', or None for the model as it is.")
+    if sync and not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        raise InputError("sync=True needs an initialised torch.distributed process group.")
+    changes: list[str] = []
+    if init == "wake":
+        model, changes = wake(model, seed or 0)
+    limit = budget(batch.device, parse_bytes(max_memory))
+    seen, coverage = observe(model, batch, objective, wanted, Settings(mode, seed, budget=limit, sync=sync))
     result = ScoreResult(
-        {}, {}, seen.profile, coverage, 0.0, len(batch), seen.parameters,
+        {},
+        {},
+        seen.profile,
+        coverage,
+        0.0,
+        seen.samples,
+        seen.parameters,
+        changes=changes,
         settings={
             "proxies": {p.key: {"proxy": p.name, **p.settings()} for p in wanted},
             "mode": mode,
+            "init": init,
             "seed": seed,
             "reduction": objective.reduction,
             "batch": batch.fingerprint,
@@ -161,6 +190,8 @@ def score(
         result.scores[proxy.key] = math.nan if proxy.key in result.reasons else float(value)  # type: ignore[arg-type]
     if len(result.reasons) == len(wanted):
         raise InputError("; ".join(f"{key}: {reason}" for key, reason in result.reasons.items()))
+    if verify:
+        result.verification = verify_gradients(model, batch, objective, seed=seed or 0)
     _note(result)
     result.seconds = time.perf_counter() - start
     return result
@@ -168,8 +199,8 @@ def score(
 
 def check_devices(model: nn.Module, batch: Batch) -> None:
     """Refuse a model and a batch on different devices, and a model without parameters."""
-    parameters = Parameters(model).by_name if isinstance(model, nn.Module) else {}
-    devices = {str(parameter.device) for parameter in parameters.values()}
+    check_supported(model)
+    devices = {str(parameter.device) for parameter in model.parameters()}
     if "meta" in devices:
         raise InputError("the model lies on the meta device and has no values: build it on a real device.")
     if devices and str(batch.device) not in devices:
@@ -185,6 +216,11 @@ def _note(result: ScoreResult) -> None:
         result.notes.append(
             f"{share:.0%} of the weights have a gradient of exactly zero: this network starts with zero gains, layer scales or a "
             "zero head, so that a score of it as built says little. init='wake' scores a copy in which they are awake."
+        )
+    failed = [row.layer for row in result.verification or () if not row.passed]
+    if failed:
+        result.notes.append(
+            f"{len(failed)} layers fail verification ({', '.join(failed[:3])}): do not trust this score, and please report the model."
         )
     if result.coverage.uncovered and result.coverage.weight_share < 0.9:
         result.notes.append(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 
@@ -17,7 +16,8 @@ def fisher(channel_energy: Tensor, weights: int) -> float:
         weights: number of weights of the layer.
 
     Example:
+        >>> import torch
         >>> fisher(torch.tensor([2.0, 4.0]), weights=6)
         9.0
     """
-    return 0.5 * float(channel_energy.sum(dtype=torch.float64)) * weights / len(channel_energy)
+    return 0.5 * float(channel_energy.sum()) * weights / len(channel_energy)

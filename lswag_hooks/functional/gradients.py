@@ -13,7 +13,7 @@ def plain(weight: Tensor, gradient: Tensor) -> float:
         >>> plain(torch.tensor([1.0, -2.0]), torch.tensor([3.0, 1.0]))
         1.0
     """
-    return float((weight * gradient).sum(dtype=torch.float64))
+    return float(torch.dot(weight.flatten(), gradient.flatten()))
 
 
 def snip(weight: Tensor, gradient: Tensor) -> float:
@@ -23,7 +23,7 @@ def snip(weight: Tensor, gradient: Tensor) -> float:
         >>> snip(torch.tensor([1.0, -2.0]), torch.tensor([3.0, 1.0]))
         5.0
     """
-    return float((weight * gradient).abs().sum(dtype=torch.float64))
+    return float((weight * gradient).abs_().sum())
 
 
 def grad_norm(gradient: Tensor) -> float:

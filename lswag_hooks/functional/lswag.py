@@ -12,9 +12,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import torch
-from torch import Tensor
-
 from lswag_hooks.errors import InputError
 from lswag_hooks.stats import Moments
 
@@ -53,37 +50,34 @@ def check_interval(interval: Interval | None) -> Interval:
     return first, last
 
 
-def inverse_deviations(moments: Moments) -> Tensor:
-    """1 / deviation of the absolute gradient, for the weights whose variance is not exactly zero."""
-    alive = moments.variance_abs[moments.variance_abs > 0]
-    return alive.rsqrt()
+def inverse_deviations(moments: Moments) -> tuple[float, float]:
+    """Sum and largest of 1 / deviation of the absolute gradient, over weights whose variance is not exactly zero."""
+    inverse = moments.m2_abs.rsqrt().nan_to_num_(posinf=0.0)  # 1/0: the weights that are left out
+    scale = math.sqrt(moments.samples)
+    return float(inverse.sum()) * scale, float(inverse.max()) * scale if inverse.numel() else 0.0
 
 
-def trainability(moments: Moments, bias: Moments | None = None) -> float:
+def trainability(moments: Moments) -> float:
     r""":math:`\Lambda = \ln \sum_w 1/\sigma_w`, weights of exactly zero variance left out (as in ZiCo).
 
     Args:
         moments: of the per-sample gradients of the layer's weight.
-        bias: of its bias, if biases count.
 
     Returns:
         The logarithm, or 0 if no weight is left.
 
     Example:
+        >>> import torch
         >>> from lswag_hooks.stats import moments_of
         >>> round(trainability(moments_of(torch.tensor([[1.0, 5.0], [3.0, 5.0]]))), 6)  # deviations 1 and 0
         0.0
     """
-    total = float(inverse_deviations(moments).sum(dtype=torch.float64))
-    if bias is not None:
-        total += float(inverse_deviations(bias).sum(dtype=torch.float64))
+    return logarithm(inverse_deviations(moments)[0])
+
+
+def logarithm(total: float) -> float:
+    """Natural logarithm of a layer's sum; a layer with no weight left contributes 0."""
     return math.log(total) if total > 0 else 0.0
-
-
-def largest_share(moments: Moments) -> float:
-    """Share of one weight in the layer's sum of inverse deviations: near 1, the score is that of one dying weight."""
-    inverse = inverse_deviations(moments)
-    return float(inverse.max() / inverse.sum(dtype=torch.float64)) if inverse.numel() else 0.0
 
 
 def nearest(index: int, weights: int, activations: int) -> int:

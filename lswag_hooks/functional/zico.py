@@ -4,26 +4,32 @@ from __future__ import annotations
 
 import math
 
-import torch
-
+from lswag_hooks.functional.lswag import logarithm
 from lswag_hooks.stats import Moments
 
 
+def zico_sum(moments: Moments) -> float:
+    r""":math:`\sum_w \frac1n\sum_i |g_{iw}| / \sigma_w` over weights whose deviation is not exactly zero.
+
+    Args:
+        moments: signed moments; :math:`\sigma` is the deviation of the signed gradient (L-SWAG's is of the absolute one).
+    """
+    if moments.m2 is None:
+        raise ValueError("ZiCo needs signed moments: collect them with signed=True")
+    inverse = moments.m2.rsqrt().nan_to_num_(posinf=0.0)  # 1/0: the weights that are left out
+    return float(inverse.mul_(moments.mean_abs).sum()) * math.sqrt(moments.samples)
+
+
 def zico(moments: Moments) -> float:
-    r"""One layer's term, :math:`\ln \sum_w \frac1n\sum_i |g_{iw}| / \sigma_w`, :math:`\sigma` of the signed gradient.
+    r"""One layer's term, the logarithm of :func:`zico_sum`; 0 if no weight has a non-zero variance.
 
     Args:
         moments: signed moments, over mini-batches (as published) or over samples.
 
-    Returns:
-        The logarithm; 0 if no weight has a non-zero variance.
-
     Example:
+        >>> import torch
         >>> from lswag_hooks.stats import moments_of
         >>> zico(moments_of(torch.tensor([[1.0], [-1.0]]), signed=True))  # mean |g| = 1, deviation 1
         0.0
     """
-    variance = moments.variance
-    alive = variance > 0
-    total = float((moments.mean_abs[alive] * variance[alive].rsqrt()).sum(dtype=torch.float64))
-    return math.log(total) if total > 0 else 0.0
+    return logarithm(zico_sum(moments))

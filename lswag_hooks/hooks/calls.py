@@ -6,7 +6,7 @@ from collections import Counter
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 def clean_name(name: str) -> str:
@@ -14,14 +14,27 @@ def clean_name(name: str) -> str:
     return ".".join(part for part in name.split(".") if part not in ("_orig_mod", "_checkpoint_wrapped_module"))
 
 
+class OverBudget(Exception):
+    """The forward pass would hold more memory than it may."""
+
+    def __init__(self, seen: int) -> None:
+        super().__init__(f"more than {seen} bytes of outputs")
+        self.seen = seen
+
+
 class CallStack:
     """Context that knows, while a model runs, the path and class of the innermost module call.
 
     Args:
         model: any module; scripted submodules accept no hooks and are listed in ``opaque``.
+        budget: bytes of outputs of innermost modules at which the pass is broken off.
+
+    Raises:
+        OverBudget: from within the forward pass.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, budget: int | None = None) -> None:
+        self.budget, self.bytes = budget, 0
         self.model = model
         self.stack: list[tuple[str, nn.Module]] = []
         self.opaque: list[str] = []
@@ -52,6 +65,10 @@ class CallStack:
     def _leave(self, module: nn.Module, inputs: object, output: object) -> None:
         while self.stack and self.stack.pop()[1] is not module:
             pass
+        if self.budget is not None and isinstance(output, Tensor) and not module._modules:
+            self.bytes += output.numel() * output.element_size()
+            if self.bytes > self.budget:
+                raise OverBudget(self.bytes)
 
     @property
     def path(self) -> str:

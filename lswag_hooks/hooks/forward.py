@@ -75,10 +75,11 @@ class Watcher:
     Args:
         model: the model.
         samples: batch size.
+        budget: bytes of outputs at which a forward pass is broken off with :class:`~lswag_hooks.hooks.calls.OverBudget`.
     """
 
-    def __init__(self, model: nn.Module, samples: int) -> None:
-        self.model, self.samples = model, samples
+    def __init__(self, model: nn.Module, samples: int, budget: int | None = None) -> None:
+        self.model, self.samples, self.budget = model, samples, budget
         self.parameters = Parameters(model)
 
     def run(
@@ -115,7 +116,11 @@ class Watcher:
                 held.append((position, call, output.detach() > 0))
 
         marked, known = mark(inputs)
-        with CallStack(self.model) as stack, ActivationCapture(stack, activation) as capture, _regions(self.model, regions):
+        with (
+            CallStack(self.model, self.budget) as stack,
+            ActivationCapture(stack, activation) as capture,
+            _regions(self.model, regions),
+        ):
             value = loss(marked)
         graph = read_graph([value], self.parameters.names, known)
         unsettled = self._settle(graph, regions)

@@ -15,8 +15,13 @@ from torch import Tensor, nn
 DATA, PARAMETER = 1, 2
 
 CONVOLUTIONS = {"ConvolutionBackward0", "ConvolutionOverrideableBackward0", "CudnnConvolutionBackward0"}
-MATRIX_PRODUCTS = {"AddmmBackward0": (1, 2), "MmBackward0": (0, 1), "LinearBackward0": (0, 1), "BmmBackward0": (0, 1),
-                   "BaddbmmBackward0": (1, 2)}
+MATRIX_PRODUCTS = {
+    "AddmmBackward0": (1, 2),
+    "MmBackward0": (0, 1),
+    "LinearBackward0": (0, 1),
+    "BmmBackward0": (0, 1),
+    "BaddbmmBackward0": (1, 2),
+}
 LOOKUPS = {"EmbeddingBackward0", "EmbeddingDenseBackward0"}
 _SAME = {"ToCopyBackward0", "AliasBackward0", "CloneBackward0", "ContiguousBackward0"}
 _TRANSPOSE = {"TBackward0"}
@@ -165,7 +170,13 @@ def _find_calls(graph: Graph) -> None:
                 names, form = _trace(graph, edge)
                 graph.calls.append(
                     WeightCall(
-                        node, kind, weight, data, names, form, node._sequence_nr(),
+                        node,
+                        kind,
+                        weight,
+                        data,
+                        names,
+                        form,
+                        node._sequence_nr(),
                         data_flags=graph.descends(node.next_functions[data]) if kind != "lookup" else DATA,
                     )
                 )
@@ -199,6 +210,10 @@ def _trace(graph: Graph, edge: tuple[Node, int]) -> tuple[tuple[str, ...], str]:
 def is_table(name: str, owner: nn.Module) -> bool:
     """Whether a parameter that enters a product is a table (positions, tokens), not a layer's weight."""
     leaf = name.rpartition(".")[2]
-    if leaf in ("weight", "in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight") or leaf.startswith("original"):
+    if leaf in ("weight", "in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight") or leaf.startswith(
+        "original"
+    ):
         return False
-    return any(word in leaf for word in ("pos", "rel", "table", "token", "query", "embed", "bias", "scale", "temperature"))
+    return any(
+        word in leaf for word in ("pos", "rel", "table", "token", "query", "embed", "bias", "scale", "temperature")
+    )

@@ -6,7 +6,7 @@ than the first layer that counts. At each product the layer's operands are read 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +17,14 @@ from torch.autograd.graph import GradientEdge
 from lswag_hooks.errors import UnsupportedError
 from lswag_hooks.hooks.calls import clean_name
 from lswag_hooks.hooks.graph import Graph, WeightCall, is_table
-from lswag_hooks.hooks.rules import DerivedGradient, EmbeddingGradient, GradientSource, LinearGradient, SumGradient, conv_source
+from lswag_hooks.hooks.rules import (
+    DerivedGradient,
+    EmbeddingGradient,
+    GradientSource,
+    LinearGradient,
+    SumGradient,
+    conv_source,
+)
 from lswag_hooks.hooks.rules.conv import ConvOptions
 from lswag_hooks.hooks.samples import BLOCKS, Layout, by_sample, to_blocks
 
@@ -72,9 +79,7 @@ class Parameters:
             self.names[id(parameter)] = name
             self.owners[name] = modules[owner]
         self.attention = {
-            clean_name(name)
-            for name, module in modules.items()
-            if isinstance(module, nn.MultiheadAttention)
+            clean_name(name) for name, module in modules.items() if isinstance(module, nn.MultiheadAttention)
         }
 
     def in_attention(self, name: str) -> bool:
@@ -246,9 +251,7 @@ class GradientCapture:
             )
         return {node: None for node in wanted if not below[node]}
 
-    def _gradients(
-        self, layer: WeightLayer, parts: Sequence[tuple[WeightCall, _Operands | None]]
-    ) -> LayerGradients:
+    def _gradients(self, layer: WeightLayer, parts: Sequence[tuple[WeightCall, _Operands | None]]) -> LayerGradients:
         parameter = self.parameters.by_name[layer.parameter]
         bias = self.parameters.by_name.get(layer.parameter.removesuffix("weight") + "bias")
         found = LayerGradients(None, parameter.detach(), None if bias is None else bias.detach())
@@ -271,9 +274,7 @@ class GradientCapture:
             return rows.reshape(self.samples, -1, rows.shape[1]).sum(1)
         return by_sample(gradient, layout, self.samples).sum(1)
 
-    def _call_source(
-        self, call: WeightCall, operands: _Operands, name: str, parameter: nn.Parameter
-    ) -> GradientSource:
+    def _call_source(self, call: WeightCall, operands: _Operands, name: str, parameter: nn.Parameter) -> GradientSource:
         layout: Layout = call.layout or BLOCKS
         data, gradient, samples = operands.data, operands.gradient, self.samples
         if call.kind == "lookup":
@@ -365,9 +366,7 @@ def _pull_back(effective: Tensor, parameter: nn.Parameter) -> Callable[[Tensor],
         gradients = gradients.to(effective.dtype)
         with torch.enable_grad():
             try:
-                return torch.autograd.grad(
-                    effective, parameter, gradients, is_grads_batched=True, retain_graph=True
-                )[0]
+                return torch.autograd.grad(effective, parameter, gradients, is_grads_batched=True, retain_graph=True)[0]
             except RuntimeError:  # an operation without a batching rule
                 return torch.stack(
                     [torch.autograd.grad(effective, parameter, g, retain_graph=True)[0] for g in gradients]

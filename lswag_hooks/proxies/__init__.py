@@ -3,7 +3,7 @@
 from lswag_hooks.proxies import counts, gradients, lswag, patterns
 from lswag_hooks.proxies.base import Missing, Observation, Proxy
 from lswag_hooks.proxies.counts import FLOPs, Params
-from lswag_hooks.proxies.gradients import L2Norm, Fisher, GradNorm, Plain, Snip, ZiCo
+from lswag_hooks.proxies.gradients import Fisher, GradNorm, L2Norm, Plain, Snip, ZiCo
 from lswag_hooks.proxies.lswag import LSWAG
 from lswag_hooks.proxies.patterns import NWOT, RegSwap, Swap
 from lswag_hooks.proxies.registry import list_proxies, proxy_class, register_proxy, resolve_proxies

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from lswag_hooks.functional.arrays import LayerArrays
+from lswag_hooks.functional.arrays import LayerArrays, LayerWhole
 from lswag_hooks.profile import LayerProfile
 
 NEEDS = {
@@ -85,9 +85,13 @@ class Proxy:
         """Whether weight layers of a percentile count."""
         return True
 
-    def layer(self, arrays: LayerArrays) -> float | None:
-        """This proxy's term of one layer, where it has one."""
-        return None
+    def part(self, arrays: LayerArrays) -> float:
+        """What some weights of a layer contribute, to be summed over the layer."""
+        return 0.0
+
+    def finish(self, total: float, layer: LayerWhole) -> float:
+        """The layer's term, from the sum over its weights."""
+        return total
 
     def total(self, seen: Observation) -> float | Missing:
         """The score of the network."""

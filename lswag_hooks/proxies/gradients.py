@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from lswag_hooks import functional
-from lswag_hooks.functional.arrays import LayerArrays
+from lswag_hooks.functional.arrays import LayerArrays, LayerWhole
 from lswag_hooks.proxies.base import Missing, Observation, Proxy
 from lswag_hooks.proxies.lswag import check_granularity
 
@@ -35,9 +36,12 @@ class ZiCo(Proxy):
     def minibatches(self) -> int:
         return self.batches if self.granularity == "batch" else 0
 
-    def layer(self, arrays: LayerArrays) -> float | None:
+    def part(self, arrays: LayerArrays) -> float:
         assert arrays.moments is not None
-        return functional.zico(arrays.moments)
+        return functional.zico_sum(arrays.moments)
+
+    def finish(self, total: float, layer: LayerWhole) -> float:
+        return functional.logarithm(total)
 
 
 @dataclass(frozen=True)
@@ -49,9 +53,12 @@ class GradNorm(Proxy):
     reference: ClassVar[str] = "Abdelfattah et al., ICLR 2021"
     summary: ClassVar[str] = "sum of the layers' gradient norms"
 
-    def layer(self, arrays: LayerArrays) -> float | None:
+    def part(self, arrays: LayerArrays) -> float:
         assert arrays.gradient is not None
-        return functional.grad_norm(arrays.gradient)
+        return functional.grad_norm(arrays.gradient) ** 2
+
+    def finish(self, total: float, layer: LayerWhole) -> float:
+        return math.sqrt(total)
 
 
 @dataclass(frozen=True)
@@ -63,8 +70,8 @@ class Snip(Proxy):
     reference: ClassVar[str] = "Lee et al., ICLR 2019"
     summary: ClassVar[str] = "sum of |weight x gradient|"
 
-    def layer(self, arrays: LayerArrays) -> float | None:
-        assert arrays.gradient is not None
+    def part(self, arrays: LayerArrays) -> float:
+        assert arrays.weight is not None and arrays.gradient is not None
         return functional.snip(arrays.weight, arrays.gradient)
 
 
@@ -77,8 +84,8 @@ class Plain(Proxy):
     reference: ClassVar[str] = "Abdelfattah et al., ICLR 2021"
     summary: ClassVar[str] = "sum of weight x gradient, signed"
 
-    def layer(self, arrays: LayerArrays) -> float | None:
-        assert arrays.gradient is not None
+    def part(self, arrays: LayerArrays) -> float:
+        assert arrays.weight is not None and arrays.gradient is not None
         return functional.plain(arrays.weight, arrays.gradient)
 
 
@@ -91,10 +98,8 @@ class Fisher(Proxy):
     reference: ClassVar[str] = "Theis et al., 2018; Turner et al., ICLR 2020"
     summary: ClassVar[str] = "squared activation x gradient of channels"
 
-    def layer(self, arrays: LayerArrays) -> float | None:
-        if arrays.channel_energy is None:
-            return 0.0
-        return functional.fisher(arrays.channel_energy, arrays.weight.numel())
+    def finish(self, total: float, layer: LayerWhole) -> float:
+        return 0.0 if layer.channel_energy is None else functional.fisher(layer.channel_energy, layer.size)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 from lswag_hooks.errors import InputError
 from lswag_hooks.functional import lswag as functional
-from lswag_hooks.functional.arrays import LayerArrays
+from lswag_hooks.functional.arrays import LayerArrays, LayerWhole
 from lswag_hooks.functional.lswag import Interval
 from lswag_hooks.proxies.base import Missing, Observation, Proxy
 
@@ -48,9 +48,13 @@ class LSWAG(Proxy):
         first, last = functional.check_interval(self.interval)
         return first <= percentile <= last
 
-    def layer(self, arrays: LayerArrays) -> float | None:
-        assert arrays.moments is not None
-        return functional.trainability(arrays.moments, arrays.bias if self.biases else None)
+    def part(self, arrays: LayerArrays) -> float:
+        return arrays.inverse[0]
+
+    def finish(self, total: float, layer: LayerWhole) -> float:
+        if self.biases and layer.bias is not None:
+            total += functional.inverse_deviations(layer.bias)[0]
+        return functional.logarithm(total)
 
     def total(self, seen: Observation) -> float | Missing:
         weights, activations = seen.profile.weights, seen.profile.activations

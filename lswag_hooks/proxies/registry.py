@@ -32,9 +32,7 @@ def list_proxies() -> list[str]:
 def proxy_class(name: str) -> type[Proxy]:
     """The class of a proxy by its name."""
     if name not in _REGISTRY:
-        raise InputError(
-            f"unknown proxy {name!r}.{near_matches(name, _REGISTRY)} Known: {', '.join(_REGISTRY)}."
-        )
+        raise InputError(f"unknown proxy {name!r}.{near_matches(name, _REGISTRY)} Known: {', '.join(_REGISTRY)}.")
     return _REGISTRY[name]
 
 

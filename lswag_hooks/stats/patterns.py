@@ -58,6 +58,17 @@ def pack(outputs: Tensor, nonnegative: bool = False) -> Tensor:
     return packed
 
 
+def unpack(packed: Tensor, samples: int) -> Tensor:
+    """The codes behind :func:`pack`: boolean, shape (samples, units).
+
+    Example:
+        >>> unpack(torch.tensor([[3, 2]], dtype=torch.uint8), 2).tolist()
+        [[True, False], [True, True]]
+    """
+    bits = torch.arange(8, dtype=torch.uint8, device=packed.device)[:, None]
+    return (packed[:, None] >> bits & 1).flatten(0, 1)[:samples].bool()
+
+
 def _words(packed: Tensor) -> list[Tensor]:
     """Bytes of each unit joined into 64-bit words, one tensor a word."""
     padded = F.pad(packed, (0, 0, 0, -len(packed) % 8)).T.contiguous()
@@ -153,23 +164,35 @@ class ActivationPatterns(Metric):
 
     full_state_update = False
     packed: list[Tensor] | Tensor
+    samples: list[Tensor] | Tensor
 
     def __init__(self, **kwargs: object) -> None:
         super().__init__(**kwargs)
         self.add_state("packed", default=[], dist_reduce_fx="cat")
+        self.add_state("samples", default=[], dist_reduce_fx="cat")
 
     def update(self, outputs: Tensor) -> None:
         """Fold in the outputs of further samples, shape (samples, units)."""
-        self.extend(pack(outputs))
+        self.extend(pack(outputs), len(outputs))
 
-    def extend(self, packed: Tensor) -> None:
+    def extend(self, packed: Tensor, samples: int) -> None:
         """Fold in codes packed elsewhere, shape (bytes, units)."""
-        assert isinstance(self.packed, list)
+        assert isinstance(self.packed, list) and isinstance(self.samples, list)
         self.packed.append(packed)
+        self.samples.append(torch.tensor([samples], device=packed.device))
         self._update_count = max(1, self._update_count)
         self._computed = None
 
     def compute(self) -> Tensor:
         """Number of distinct patterns, exactly."""
-        packed = torch.cat(self.packed) if isinstance(self.packed, list) else self.packed
-        return torch.tensor(count_distinct(packed))
+        return torch.tensor(count_distinct(self.joined()))
+
+    def joined(self) -> Tensor:
+        """All packed codes, shape (bytes, units)."""
+        return torch.cat(self.packed) if isinstance(self.packed, list) else self.packed
+
+    def codes(self) -> Tensor:
+        """All codes, boolean, shape (samples, units)."""
+        samples = torch.cat(self.samples) if isinstance(self.samples, list) else self.samples
+        pieces = self.joined().split([-(-int(n) // 8) for n in samples])
+        return torch.cat([unpack(piece, int(n)) for piece, n in zip(pieces, samples, strict=True)])

@@ -1,0 +1,111 @@
+"""Check captured gradients against autograd itself, weight by weight, on the model at hand."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lswag_hooks.batch import Batch
+from lswag_hooks.hooks.forward import Watcher
+from lswag_hooks.hooks.rules import GradientSource, blocks
+from lswag_hooks.hooks.session import Mode, ProbeSession
+from lswag_hooks.hooks.weights import GradientCapture, LayerGradients, WeightLayer
+from lswag_hooks.objective import Objective, check_loss
+from lswag_hooks.observe import experiment, with_inputs
+
+TOLERANCE = 1e-3
+
+
+@dataclass
+class VerificationRow:
+    """How far one layer's captured gradients are from autograd's, relative to the largest element.
+
+    Attributes:
+        layer: its name.
+        sum_error: of the sum over samples against the gradient of the batch's loss.
+        sample_error: of one sample's gradient against a backward pass of that sample alone; None where samples are
+            coupled (batch statistics) or the model takes no batch of one.
+        vacuous: the gradient is exactly zero, so that nothing was tested.
+    """
+
+    layer: str
+    sum_error: float
+    sample_error: float | None
+    vacuous: bool
+
+    @property
+    def passed(self) -> bool:
+        """Whether the errors found are rounding."""
+        return self.sum_error <= TOLERANCE and (self.sample_error or 0.0) <= TOLERANCE
+
+
+def _relative(found: Tensor, expected: Tensor) -> float:
+    scale = float(expected.abs().max())
+    difference = float((found - expected).abs().max())
+    return difference / scale if scale else difference
+
+
+def _sum(source: GradientSource, sample: int) -> tuple[Tensor, Tensor]:
+    """Sum over samples, and one sample's gradient, in the weight's own shape."""
+    total, single = [], []
+    for rows, sample_blocks in blocks(source):
+        tiles = [source.block(samples, rows) for samples in sample_blocks]
+        total.append(sum(tile.sum(0) for tile in tiles))
+        at = next(i for i, samples in enumerate(sample_blocks) if samples.start <= sample < samples.stop)
+        single.append(tiles[at][sample - sample_blocks[at].start])
+    return source.restore(torch.cat(total)), source.restore(torch.cat(single))
+
+
+def verify_gradients(
+    model: nn.Module, batch: Batch, objective: Objective, mode: Mode = "eval", seed: int = 0, single: bool = True
+) -> list[VerificationRow]:
+    """Reconcile every layer: per-sample gradients summed over samples with the parameter's own gradient, and one
+    sample's gradient with a backward pass of that sample alone (the only test of the order of rows).
+
+    Args:
+        model: any module.
+        batch: a small one will do.
+        objective: forward pass and loss.
+        mode: evaluation by default, in which samples are independent.
+        seed: of the forward passes and of the choice of the sample.
+        single: do the second check too.
+    """
+    found: dict[str, tuple[Tensor, Tensor] | None] = {}
+    sample = random.Random(seed).randrange(len(batch))
+    watcher = Watcher(model, len(batch))
+    with ProbeSession(model, mode, seed) as session:
+        result = watcher.run(
+            batch.inputs,
+            lambda inputs: check_loss(objective(model, with_inputs(batch, inputs))),
+            None,
+            experiment(session, model, batch, objective, mode),
+        )
+        layers = result.inventory.layers
+        parameters = [watcher.parameters.by_name[layer.parameter] for layer in layers]
+        whole = torch.autograd.grad(result.loss, parameters, retain_graph=True, allow_unused=True)
+
+        def consume(layer: WeightLayer, gradients: LayerGradients) -> None:
+            found[layer.parameter] = None if gradients.source is None else _sum(gradients.source, sample)
+
+        scale = len(batch) if objective.reduction == "mean" else 1
+        GradientCapture(result.graph, watcher.parameters, len(batch)).run(result.loss, layers, consume, float(scale))
+        alone: tuple[Any, ...] = (None,) * len(layers)
+        if single and mode == "eval":
+            try:
+                alone = torch.autograd.grad(objective(model, batch[sample : sample + 1]), parameters, allow_unused=True)
+            except (RuntimeError, ValueError):  # a model that takes no batch of one
+                pass
+    rows = []
+    for layer, expected, one in zip(layers, whole, alone, strict=True):
+        pair = found.get(layer.parameter)
+        if expected is None or pair is None:
+            rows.append(VerificationRow(layer.name, 0.0 if expected is None and pair is None else 1.0, None, True))
+            continue
+        error = _relative(pair[0] / scale, expected)
+        sample_error = None if one is None else _relative(pair[1], one)
+        rows.append(VerificationRow(layer.name, error, sample_error, not bool(expected.any())))
+    return rows
