@@ -9,7 +9,9 @@ from lswag_hooks.hooks.session import ProbeSession
 from lswag_hooks.models import build
 from lswag_hooks.profile import LayerProfile
 from lswag_hooks.proxies import LSWAG, RegSwap, ZiCo, list_proxies, register_proxy
+from lswag_hooks.ranking import Ranking, prefilter, rank
 from lswag_hooks.scoring import ScoreResult, score
+from lswag_hooks.spaces import list_spaces
 
 if TYPE_CHECKING:
     from lswag_hooks.callbacks import CandidateRejected, LSWAGCallback
@@ -25,6 +27,7 @@ __all__ = [
     "LSWAGError",
     "LayerProfile",
     "ProbeSession",
+    "Ranking",
     "RegSwap",
     "ScoreResult",
     "UnsupportedError",
@@ -32,6 +35,9 @@ __all__ = [
     "__version__",
     "build",
     "list_proxies",
+    "list_spaces",
+    "prefilter",
+    "rank",
     "register_activation",
     "register_proxy",
     "score",

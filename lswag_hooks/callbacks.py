@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+import torch
 from torch import Tensor, nn
 
 from lswag_hooks import loaders
@@ -80,12 +81,15 @@ class LSWAGCallback(_Callback):
             "raise" raises `CandidateRejected`, "warn" goes on training.
         seed: As for `score`.
         reduction: How ``training_step``'s loss joins the samples, "mean" or "sum".
+        init: As for `score`: "wake" scores a copy in which what starts at zero is awake.
+        max_memory: As for `score`.
         size: What to resize a named ``batch`` to; by default the size of ``example_input_array``, or 3 x 224 x 224.
-        prefix: Metrics are logged as ``prefix/proxy``. Two of these callbacks in one Trainer need two prefixes.
+        prefix: Metrics are called ``prefix/proxy``, in loggers and in ``trainer.callback_metrics``. Two such callbacks
+            in one Trainer need two prefixes.
 
     Attributes:
         result: The `ScoreResult`, None before training starts. With ``strategy="ddp_spawn"`` it stays in the processes
-            that trained; what the checkpoint holds is the same.
+            that trained: the checkpoint and ``trainer.callback_metrics`` have the numbers.
         rejected: Whether the network was rejected.
 
     Raises:
@@ -105,7 +109,7 @@ class LSWAGCallback(_Callback):
         proxies: str | Proxy | Sequence[str | Proxy] = "lswag",
         samples: int = 64,
         batch: str | Batch | None = None,
-        loss: str | Callable[..., Any] | None = None,
+        loss: Literal["training_step"] | Callable[..., Any] | None = None,
         interval: Interval | None = None,
         mode: Mode = "score",
         min_score: float | dict[str, float] | None = None,
@@ -113,6 +117,8 @@ class LSWAGCallback(_Callback):
         *,
         seed: int | None = None,
         reduction: Reduction | None = None,
+        init: Literal["wake"] | None = None,
+        max_memory: int | float | str | None = None,
         size: int | tuple[int, ...] | None = None,
         prefix: str = "lswag",
     ) -> None:
@@ -133,6 +139,8 @@ class LSWAGCallback(_Callback):
         self.on_reject = on_reject
         self.seed = None if seed is None else check_seed(seed)
         self.reduction = reduction
+        self.init = init
+        self.max_memory = max_memory
         self.size = size
         self.prefix = prefix
         self.result: ScoreResult | None = None
@@ -186,7 +194,7 @@ class LSWAGCallback(_Callback):
                     stacklevel=2,
                 )
             return
-        self._log(trainer, pl_module, self.result)
+        self._log(trainer, self.result)
         self._decide(trainer, self.result)
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
@@ -199,9 +207,18 @@ class LSWAGCallback(_Callback):
 
     def _score(self, trainer: Any, module: nn.Module) -> ScoreResult:
         batch = self._agreed_batch(trainer)
-        objective = _AsTrained(resolve_objective(module, self.loss, self.reduction), trainer.precision_plugin)
-        options: dict[str, Any] = {"sync": True} if trainer.world_size > 1 else {}
-        return score(module, batch, self.proxies, objective, self.interval, self.seed, mode=self.mode, **options)
+        return score(
+            module,
+            batch,
+            self.proxies,
+            _AsTrained(resolve_objective(module, self.loss, self.reduction), trainer),
+            self.interval,
+            self.seed,
+            mode=self.mode,
+            init=self.init,
+            max_memory=self.max_memory,
+            sync=trainer.world_size > 1,
+        )
 
     def _agreed_batch(self, trainer: Any) -> Batch:
         """Make this process's share of the batch, or fail in all: one that fails alone leaves the others waiting."""
@@ -235,10 +252,13 @@ class LSWAGCallback(_Callback):
         convert = trainer.precision_plugin.convert_input
         return dataclasses.replace(batch, inputs=convert(batch.inputs), targets=convert(batch.targets))
 
-    def _log(self, trainer: Any, module: Any, result: ScoreResult) -> None:
+    def _log(self, trainer: Any, result: ScoreResult) -> None:
         metrics = {f"{self.prefix}/{key}": value for key, value in result.scores.items() if math.isfinite(value)}
         for logger in trainer.loggers:
             logger.log_metrics(metrics, step=trainer.global_step)
+        # checkpoint names, tuners and other callbacks read these. Not self.log: on every process the numbers are final,
+        # and a run that is stopped here never comes to the end of an epoch, where logged numbers are reduced
+        trainer.callback_metrics.update({name: torch.tensor(value) for name, value in metrics.items()})
 
     def _decide(self, trainer: Any, result: ScoreResult) -> None:
         low = []
@@ -276,12 +296,14 @@ class _AsTrained:
 
     is_objective = True
 
-    def __init__(self, objective: Objective, precision: Any) -> None:
-        self.objective, self.precision = objective, precision
+    def __init__(self, objective: Objective, trainer: Any) -> None:
+        self.objective, self.trainer = objective, trainer
         self.reduction: Reduction = objective.reduction
 
     def __call__(self, model: nn.Module, batch: Batch) -> Tensor:
-        with self.precision.train_step_context():
+        if getattr(model, "_trainer", self.trainer) is None:
+            model.trainer = self.trainer  # the copy that init="wake" scores has lost it
+        with self.trainer.precision_plugin.train_step_context():
             return self.objective(model, batch)
 
 

@@ -19,6 +19,7 @@ class Coverage:
         other_parameters: number of parameters that are no layer weight (norms, biases, embeddings, tables, tokens).
         activations: activation calls that were coded, by function.
         unplaced: activations that were seen but could not be assigned to samples, with the reason.
+        shared_activations: activations that no sample enters (of position networks), which have no sample-wise pattern.
         gates: calls of gates and clamps, which are not counted.
         reused: layers called more than once, with the number of calls.
         derived: layers whose weight is computed from parameters.
@@ -37,6 +38,7 @@ class Coverage:
     other_parameters: int = 0
     activations: Counter[str] = field(default_factory=Counter)
     unplaced: dict[str, str] = field(default_factory=dict)
+    shared_activations: list[str] = field(default_factory=list)
     gates: Counter[str] = field(default_factory=Counter)
     reused: dict[str, int] = field(default_factory=dict)
     derived: list[str] = field(default_factory=list)

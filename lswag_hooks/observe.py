@@ -250,7 +250,7 @@ def experiment(session: ProbeSession, model: nn.Module, batch: Batch, objective:
     """The pass (a, a, b) in evaluation mode that settles which rows belong to which sample, for when it is needed."""
 
     def run() -> tuple[Graph, dict[str, Tensor]]:
-        three = batch_of_three(batch)
+        three = pick(batch, (0, 0, 1))
         session.set_mode("eval")
         try:
             return Watcher(model, 3).outputs(three.inputs, lambda inputs: objective(model, with_inputs(three, inputs)))
@@ -267,13 +267,12 @@ def with_inputs(batch: Batch, inputs: Any) -> Batch:
     return made
 
 
-def batch_of_three(batch: Batch) -> Batch:
-    """Samples (a, a, b) of a batch, for the experiment that finds out which rows belong to which sample."""
-    first, second = batch[:1], batch[1:2]
+def pick(batch: Batch, samples: Sequence[int]) -> Batch:
+    """Some samples of a batch, which may repeat."""
     made = copy.copy(batch)
     for name in ("inputs", "targets"):
-        pieces = [getattr(piece, name) for piece in (first, first, second)]
-        object.__setattr__(made, name, parts.joined(pieces, [1, 1, 1], name))
+        pieces = [getattr(batch[index : index + 1], name) for index in samples]
+        object.__setattr__(made, name, parts.joined(pieces, [1] * len(pieces), name))
     return made
 
 
@@ -298,6 +297,7 @@ def _describe(
     coverage.tables = inventory.tables
     coverage.activations.update(call.function for call in calls)
     coverage.unplaced = dict(result.unplaced)
+    coverage.shared_activations = [call.name for call in result.shared]
     coverage.gates.update(call.function for call in result.others)
     coverage.reused = {layer.name: len(layer.calls) for layer in inventory.layers if len(layer.calls) > 1}
     coverage.derived = [layer.name for layer in inventory.layers if layer.derived]

@@ -208,7 +208,7 @@ def test_failure_changes_nothing(case, failure):
             raised.append(error)
 
     assert_unchanged(net, picture(net), attempt)
-    spared = NO_PASS if failure != "backward" else NO_BACKWARD
+    spared = NO_PASS if failure != "backward" else NO_BACKWARD | {"lswag-interval"}  # it does not go back that far
     if case == "flops" and failure == "interrupt":
         assert isinstance(raised[0], KeyboardInterrupt), "a count may fail, an interruption must get through"
     elif case not in spared:

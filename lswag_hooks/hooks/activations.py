@@ -67,9 +67,51 @@ for _name in ("clamp", "clamp_", "clamp_min", "clamp_min_", "clamp_max", "clamp_
             register_activation(getattr(_owner, _name), "clamp")
 
 # Activations that timm, transformers and others compute from several operations, or through a function of their own.
-for _name in ["QuickGELU", "QuickGELUActivation", "NewGELUActivation", "FastGELUActivation", "AccurateGELUActivation", "ClippedGELUActivation", "GELUTanh", "PytorchGELUTanh", "LaplaceActivation", "ReLUSquaredActivation", "MishActivation", "XIELUActivation", "StarReLU", "SquaredReLU", "HardSwish", "HardMish", "Swish", "SwishMe", "MishMe", "HardSwishMe", "HardMishMe", "PReLU", "TeLU", "ReLUSquared", "SwishJit", "MishJit", "HardSwishJit", "HardMishJit", "MemoryEfficientSwish", "GammaAct"]:
+for _name in [
+    "QuickGELU",
+    "QuickGELUActivation",
+    "NewGELUActivation",
+    "FastGELUActivation",
+    "AccurateGELUActivation",
+    "ClippedGELUActivation",
+    "GELUTanh",
+    "PytorchGELUTanh",
+    "LaplaceActivation",
+    "ReLUSquaredActivation",
+    "MishActivation",
+    "XIELUActivation",
+    "StarReLU",
+    "SquaredReLU",
+    "HardSwish",
+    "HardMish",
+    "Swish",
+    "SwishMe",
+    "MishMe",
+    "HardSwishMe",
+    "HardMishMe",
+    "PReLU",
+    "TeLU",
+    "ReLUSquared",
+    "SwishJit",
+    "MishJit",
+    "HardSwishJit",
+    "HardMishJit",
+    "MemoryEfficientSwish",
+    "GammaAct",
+]:
     register_activation(_name)
-for _name in ["Sigmoid", "Hardsigmoid", "HardSigmoid", "HardSigmoidMe", "HardSigmoidJit", "Tanh", "Softmax", "LogSigmoid", "GLU", "QuickSigmoid"]:
+for _name in [
+    "Sigmoid",
+    "Hardsigmoid",
+    "HardSigmoid",
+    "HardSigmoidMe",
+    "HardSigmoidJit",
+    "Tanh",
+    "Softmax",
+    "LogSigmoid",
+    "GLU",
+    "QuickSigmoid",
+]:
     register_activation(_name, "gate")
 
 

@@ -41,6 +41,7 @@ class Forward:
         activations: activations in order; ``unplaced`` holds the reasons for those whose samples are unknown.
         others: gates and clamps.
         opaque: scripted modules, into which no hook reaches.
+        shared: activations that no sample enters (of position networks): they have no sample-wise pattern.
         fed_by: parameter of a layer -> position of the activation that feeds it.
     """
 
@@ -52,6 +53,7 @@ class Forward:
     others: list[ActivationCall] = field(default_factory=list)
     opaque: list[str] = field(default_factory=list)
     fed_by: dict[str, int] = field(default_factory=dict)
+    shared: list[ActivationCall] = field(default_factory=list)
 
 
 def mark(inputs: Any) -> tuple[Any, bool]:
@@ -106,7 +108,8 @@ class Watcher:
         def activation(call: ActivationCall, output: Tensor) -> None:
             position = len(calls)
             calls.append(call)
-            fed[output.grad_fn] = position
+            if output.grad_fn is not None:
+                fed[output.grad_fn] = position
             if consume is None:
                 return
             shape = tuple(output.shape)
@@ -123,18 +126,25 @@ class Watcher:
         ):
             value = loss(marked)
         graph = read_graph([value], self.parameters.names, known)
-        unsettled = self._settle(graph, regions)
+        unsettled, joined = self._settle(graph, regions)
         result = Forward(value, graph, Inventory([]), calls, others=capture.others, opaque=stack.opaque)
+        shared = {position for node, position in fed.items() if not graph.flags.get(node, DATA) & DATA}
         place: dict[str, Layout | str] = {}
-        if (unsettled or held) and probe is not None:
+        if (unsettled or any(position not in shared for position, _, _ in held)) and probe is not None:
             place = self._experiment(probe, graph, unsettled)
         for call in unsettled:
             if call.layout is None:
                 call.reason = call.reason or UNPLACED
+        self._settle_joined(graph, joined)
         for position, kept, code in held:
+            if position in shared:
+                result.shared.append(kept)
+                continue
             layout = region_layout(len(code), regions) if code.dim() else None
             found = layout or place.get(kept.name, UNPLACED)
-            if isinstance(found, Layout) and consume is not None:
+            if found == "shared":
+                result.shared.append(kept)
+            elif isinstance(found, Layout) and consume is not None:
                 consume(position, kept, codes_by_sample(code, found, self.samples))
             else:
                 result.unplaced[kept.name] = str(found)
@@ -154,9 +164,9 @@ class Watcher:
             value = call(marked)
         return read_graph([value], self.parameters.names, known), seen
 
-    def _settle(self, graph: Graph, regions: list[tuple[int, ...]]) -> list[WeightCall]:
-        """Give each product its layout; returns those that only an experiment can settle."""
-        unsettled = []
+    def _settle(self, graph: Graph, regions: list[tuple[int, ...]]) -> tuple[list[WeightCall], list[WeightCall]]:
+        """Give each product its layout; returns those that only an experiment can settle, and sums that tables join."""
+        unsettled, joined = [], []
         for call in graph.calls:
             if call.kind == "lookup":
                 indices = call.node._saved_indices
@@ -165,10 +175,11 @@ class Watcher:
                 else:
                     call.reason = "looked up without a sample axis"
                 continue
-            edge = call.node.next_functions[call.data]
-            if edge[0] is None and call.form == "derived":
-                call.reason = "its weight is computed and its input needs no gradient"
+            if call.kind == "broadcast":
+                if not call.reason:
+                    joined.append(call)
                 continue
+            edge = call.node.next_functions[call.data]
             if edge[0] is not None and not call.data_flags & DATA:
                 call.reason = "shared: its input does not depend on the sample"
                 continue
@@ -191,7 +202,24 @@ class Watcher:
                 call.layout = found
             else:
                 unsettled.append(call)
-        return unsettled
+        return unsettled, joined
+
+    def _settle_joined(self, graph: Graph, joined: list[WeightCall]) -> None:
+        """Layouts of sums that tables join: sample first, or as many rows as a product whose rows were proved."""
+        proved = {
+            int(call.node._input_metadata[0].shape[0])
+            for call in graph.calls
+            if call.layout == BLOCKS and call.kind in ("conv", "matmul")
+        }
+        for call in graph.calls:
+            if call.layout == BLOCKS and call.kind == "matmul" and (shape := call.data_shape()):
+                proved.add(shape[0])
+        for call in joined:
+            rows = int(call.node._input_metadata[0].shape[0])
+            if rows == self.samples or (rows % self.samples == 0 and rows in proved):
+                call.layout = BLOCKS
+            else:
+                call.reason = f"every sample shares it; {UNPLACED} where it joins the data"
 
     def _experiment(self, probe: Probe, graph: Graph, unsettled: list[WeightCall]) -> dict[str, Layout | str]:
         """Settle what is left by the pass (a, a, b), whose calls are matched by weight and number."""

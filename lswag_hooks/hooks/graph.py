@@ -22,6 +22,7 @@ MATRIX_PRODUCTS = {
     "BmmBackward0": (0, 1),
     "BaddbmmBackward0": (1, 2),
 }
+BROADCASTS = {"AddBackward0", "SubBackward0", "MulBackward0"}  # where a table computed from weights joins the data
 LOOKUPS = {"EmbeddingBackward0", "EmbeddingDenseBackward0"}
 _SAME = {"ToCopyBackward0", "AliasBackward0", "CloneBackward0", "ContiguousBackward0"}
 _TRANSPOSE = {"TBackward0"}
@@ -43,7 +44,7 @@ class WeightCall:
 
     Attributes:
         node: the graph's node.
-        kind: ``conv``, ``matmul`` or ``lookup``.
+        kind: ``conv``, ``matmul``, ``lookup``, or ``broadcast``: the weight is behind a tensor that every sample shares.
         weight: index of the weight among the node's operands, ``data`` that of the other one.
         parameters: names of the parameters that the weight is computed from.
         form: ``plain`` or ``transposed`` if the weight is a parameter itself, ``derived`` if it is computed.
@@ -181,7 +182,37 @@ def _find_calls(graph: Graph) -> None:
                     )
                 )
                 break
+    graph.calls = _through_shared(graph)
     graph.calls.sort(key=lambda call: call.order)
+
+
+def _through_shared(graph: Graph) -> list[WeightCall]:
+    """Replace products that no sample enters by the places where their results join the data.
+
+    A position network turns a table of coordinates into a bias that is added for every sample. Its weights have
+    per-sample gradients all the same: those of the bias, pulled back through the network.
+    """
+    shared = [call for call in graph.calls if not graph.flags[call.node] & DATA]
+    if not shared:
+        return graph.calls
+    names = {name for call in shared for name in call.parameters}
+    calls = [call for call in graph.calls if graph.flags[call.node] & DATA]
+    known = {(call.node, call.weight) for call in calls}
+    for node in graph.nodes:
+        if not graph.flags[node] & DATA:
+            continue
+        for index, edge in enumerate(node.next_functions):
+            if edge[0] is None or graph.flags[edge[0]] != PARAMETER or (node, index) in known:
+                continue
+            behind, _ = _trace(graph, edge)
+            found = tuple(name for name in behind if name in names)
+            if not found:
+                continue
+            call = WeightCall(node, "broadcast", index, 1 - index, found, "derived", node._sequence_nr(), DATA)
+            if node.name() not in BROADCASTS:
+                call.reason = f"every sample shares it and it enters {node.name()}, for which there is no rule"
+            calls.append(call)
+    return calls
 
 
 def _trace(graph: Graph, edge: tuple[Node, int]) -> tuple[tuple[str, ...], str]:

@@ -16,8 +16,9 @@ from torch.autograd.graph import GradientEdge
 
 from lswag_hooks.errors import UnsupportedError
 from lswag_hooks.hooks.calls import clean_name
-from lswag_hooks.hooks.graph import Graph, WeightCall, is_table
+from lswag_hooks.hooks.graph import Graph, WeightCall, is_table, shape_of
 from lswag_hooks.hooks.rules import (
+    BroadcastGradient,
     DerivedGradient,
     EmbeddingGradient,
     GradientSource,
@@ -94,6 +95,7 @@ class Parameters:
             leaf = name.rpartition(".")[2]
             looked_up = isinstance(self.owners[name], (nn.Embedding, nn.EmbeddingBag))
             matrix = leaf in ("weight", "in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
+            matrix |= isinstance(self.owners[name], nn.RNNBase)
             if matrix and parameter.dim() >= 2 and not looked_up:
                 found.append(name)
         return found
@@ -108,7 +110,7 @@ def layer_name(parameter: str) -> str:
 def take_inventory(graph: Graph, parameters: Parameters) -> Inventory:
     """Group the products of a graph by weight and say of each weight whether its per-sample gradient can be had."""
     grouped: dict[str, list[WeightCall]] = {}
-    matrix = ("conv", "matmul")
+    matrix = ("conv", "matmul", "broadcast")
     for call in graph.calls:
         for name in call.parameters:
             grouped.setdefault(name, []).append(call)
@@ -284,22 +286,29 @@ class GradientCapture:
         source: GradientSource
         if call.kind == "conv":
             assert operands.weight is not None and operands.options is not None
-            weight = operands.weight.detach().to(gradient.dtype)
+            weight = operands.weight.to(gradient.dtype)
             data, gradient = (to_blocks(t, layout, samples) for t in (data, gradient))
             source = conv_source(data, gradient, weight, operands.options, samples)
-            effective: Tensor = operands.weight
+        elif call.kind == "broadcast":
+            shape = shape_of(call.node.next_functions[call.weight])
+            assert shape is not None
+            source = BroadcastGradient(to_blocks(gradient, layout, samples), shape, samples)
         else:
             data, gradient = (by_sample(t, layout, samples) for t in (data, gradient))
-            effective = operands.weight if operands.weight is not None else parameter
-            # the weight of y = x @ w is (in, out); a transposed one, that of F.linear, is (out, in)
-            first, second = (gradient, data) if (call.form == "transposed") != operands.mirrored else (data, gradient)
+            # rows of the gradient are those of y = weight @ x, which F.linear's weight has too, seen from the right
+            outputs_first = call.mirrored if call.form == "derived" else (call.form == "transposed") != call.mirrored
+            if call.node.name() == "LinearBackward0":
+                outputs_first = call.form != "transposed"
+            first, second = (gradient, data) if outputs_first else (data, gradient)
+            shape = tuple(parameter.shape)
             if call.form == "derived":
-                first, second = (gradient, data) if operands.mirrored else (data, gradient)
-            shape = tuple(effective.shape) if call.form == "derived" else tuple(parameter.shape)
+                shape = (first.shape[2], second.shape[2])
             source = LinearGradient(first, second, shape)
         if call.form != "derived":
             return source
-        return DerivedGradient(source, _pull_back(effective, parameter), tuple(parameter.shape))
+        node, index = call.node.next_functions[call.weight]
+        pull = _pull_back(node, index, parameter)
+        return DerivedGradient(source, pull, tuple(parameter.shape))
 
 
 @dataclass
@@ -310,7 +319,6 @@ class _Operands:
     gradient: Tensor
     weight: Tensor | None = None
     options: ConvOptions | None = None
-    mirrored: bool = False  # y = w @ x: rows of the data are columns
 
 
 def _wide(tensor: Tensor) -> Tensor:
@@ -321,13 +329,21 @@ def _read(call: WeightCall, gradient: Tensor) -> _Operands:
     node, gradient = call.node, _wide(gradient.detach())
     if call.kind == "lookup":
         return _Operands(node._saved_indices, gradient)
+    if call.kind == "broadcast":
+        if node.name() == "MulBackward0":
+            other = node._saved_other if call.weight == 0 else node._saved_self
+            gradient = gradient * _wide(other.detach())
+        elif call.weight == 1:
+            alpha = float(node._saved_alpha)
+            gradient = gradient * (-alpha if node.name() == "SubBackward0" else alpha)
+        return _Operands(gradient, gradient)
     if call.kind == "conv":
         options = ConvOptions(
             *(tuple(int(n) for n in getattr(node, f"_saved_{key}")) for key in ("stride", "padding", "dilation")),
             groups=int(node._saved_groups),
             transposed=bool(node._saved_transposed),
         )
-        return _Operands(_wide(node._saved_input.detach()), gradient, node._saved_weight, options)
+        return _Operands(_wide(node._saved_input.detach()), gradient, node._saved_weight.detach(), options)
     name = node.name()
     saved = {
         "AddmmBackward0": {1: "mat1", 2: "mat2"},
@@ -337,17 +353,13 @@ def _read(call: WeightCall, gradient: Tensor) -> _Operands:
         "BaddbmmBackward0": {1: "batch1", 2: "batch2"},
     }[name]
     data = _wide(getattr(node, f"_saved_{saved[call.data]}").detach())
-    weight = getattr(node, f"_saved_{saved[call.weight]}") if call.form == "derived" else None
-    mirrored = call.mirrored
-    if data.dim() == 3 and len(data) == 1:  # a batched product of one
+    if data.dim() == 3 and name in ("BmmBackward0", "BaddbmmBackward0"):  # a batched product of one
         data, gradient = data[0], gradient[0]
-        with torch.enable_grad():  # the way back to the parameter leads through this slice
-            weight = None if weight is None else weight[0]
     if name == "LinearBackward0":
-        data, gradient, mirrored = data.flatten(0, -2), gradient.flatten(0, -2), True
-    elif mirrored:
+        data, gradient = data.flatten(0, -2), gradient.flatten(0, -2)
+    elif call.mirrored:
         data, gradient = data.T, gradient.T
-    return _Operands(data, gradient, weight, None, mirrored)
+    return _Operands(data, gradient)
 
 
 def read_data(call: WeightCall) -> Tensor:
@@ -359,17 +371,24 @@ def read_data(call: WeightCall) -> Tensor:
     return _read(call, torch.empty(shape, device="cpu").expand(shape)).data
 
 
-def _pull_back(effective: Tensor, parameter: nn.Parameter) -> Callable[[Tensor], Tensor]:
-    """Maps gradients of a derived weight to gradients of one of its parameters, sample by sample."""
+def _pull_back(node: Any, index: int, parameter: nn.Parameter) -> Callable[[Tensor], Tensor]:
+    """Maps gradients of a derived weight, output ``index`` of a node, to gradients of one of its parameters."""
+    edge, metadata = GradientEdge(node, index), node._input_metadata[index]
+    shape, dtype = tuple(int(n) for n in metadata.shape), metadata.dtype
 
     def pull(gradients: Tensor) -> Tensor:
-        gradients = gradients.to(effective.dtype)
+        gradients = gradients.reshape(len(gradients), *shape).to(dtype)
         with torch.enable_grad():
             try:
-                return torch.autograd.grad(effective, parameter, gradients, is_grads_batched=True, retain_graph=True)[0]
+                found = torch.autograd.grad(
+                    [edge], [parameter], [gradients], is_grads_batched=True, retain_graph=True, allow_unused=True
+                )[0]
             except RuntimeError:  # an operation without a batching rule
-                return torch.stack(
-                    [torch.autograd.grad(effective, parameter, g, retain_graph=True)[0] for g in gradients]
-                )
+                each = [
+                    torch.autograd.grad([edge], [parameter], [g], retain_graph=True, allow_unused=True)[0]
+                    for g in gradients
+                ]
+                found = None if each[0] is None else torch.stack(each)
+        return gradients.new_zeros(len(gradients), *parameter.shape) if found is None else _wide(found)
 
     return pull

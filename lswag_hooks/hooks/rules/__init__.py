@@ -9,11 +9,12 @@ per-sample gradients of the weight block by block, so that they are never stored
 """
 
 from lswag_hooks.hooks.rules.conv import conv_source
-from lswag_hooks.hooks.rules.derived import DerivedGradient, EmbeddingGradient, SumGradient
+from lswag_hooks.hooks.rules.derived import BroadcastGradient, DerivedGradient, EmbeddingGradient, SumGradient
 from lswag_hooks.hooks.rules.linear import LinearGradient
 from lswag_hooks.hooks.rules.source import GradientSource, blocks
 
 __all__ = [
+    "BroadcastGradient",
     "DerivedGradient",
     "EmbeddingGradient",
     "GradientSource",

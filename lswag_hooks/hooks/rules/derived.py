@@ -42,6 +42,51 @@ class DerivedGradient:
         return matrix.reshape(*matrix.shape[:-2], *self.shape)
 
 
+@dataclass
+class BroadcastGradient:
+    """Per-sample gradients of a tensor that is broadcast over samples: its share of the output gradient.
+
+    Args:
+        gradients: of the result with respect to the tensor before the sum over what it was broadcast over, shape
+            (samples * blocks, ...).
+        shape: of the tensor.
+        samples: number of samples.
+    """
+
+    gradients: Tensor
+    shape: tuple[int, ...]
+    samples: int
+
+    def __post_init__(self) -> None:
+        self.rows, self.columns = 1, int(torch.Size(self.shape).numel())
+        self.row_group = 0
+        self.device_bytes = self.gradients.element_size()
+
+    def block(self, samples: slice, rows: slice) -> Tensor:
+        """See :class:`GradientSource`."""
+        per, many = len(self.gradients) // self.samples, samples.stop - samples.start
+        part = self.gradients[samples.start * per : samples.stop * per]
+        part = part.reshape(many, per, *part.shape[1:])
+        shape = [1] * (part.dim() - 1 - len(self.shape)) + list(self.shape)
+        repeated = self.samples > 1 and shape[0] == len(self.gradients)
+        shape[0] = per if repeated else shape[0]
+        summed = [axis + 1 for axis, size in enumerate(shape) if size == 1 and part.shape[axis + 1] != 1]
+        part = part.sum(summed, keepdim=True) if summed else part
+        if not repeated:
+            return part.reshape(many, 1, self.columns)
+        out = part.new_zeros(many, self.samples, *part.shape[1:])  # a table repeated for every sample: only its own part
+        out[torch.arange(many), torch.arange(samples.start, samples.stop)] = part
+        return out.reshape(many, 1, self.columns)
+
+    def arrange(self, weight: Tensor) -> Tensor:
+        """See :class:`GradientSource`."""
+        return weight.reshape(1, self.columns)
+
+    def restore(self, matrix: Tensor) -> Tensor:
+        """See :class:`GradientSource`."""
+        return matrix.reshape(*matrix.shape[:-2], *self.shape)
+
+
 class SumGradient:
     """Per-sample gradients of a weight that several calls share: summed per sample before any statistic."""
 

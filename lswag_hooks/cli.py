@@ -1,0 +1,279 @@
+"""The command line: ``lswag score``, ``rank``, ``proxies`` and ``spaces``."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from jsonargparse import ArgumentParser, Namespace
+
+from lswag_hooks.batch import Batch
+from lswag_hooks.errors import InputError, LSWAGError
+from lswag_hooks.images import Size
+from lswag_hooks.models import build, expected_input_size
+from lswag_hooks.proxies import list_proxies, proxy_class, resolve_proxies
+from lswag_hooks.ranking import check_any, check_device, images_of, rank, with_size
+from lswag_hooks.report.table import console, profile_table, ranking_table, table
+from lswag_hooks.scoring import score
+from lswag_hooks.spaces import list_spaces
+from lswag_hooks.standings import Ranking, summarise
+from lswag_hooks.wording import jsonable, quantity
+
+SIZE = (3, 224, 224)
+EPILOGUE = "A MODEL is timm/NAME, torchvision/NAME, or the path of a function that returns one: module:function."
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        arguments: what follows ``lswag``; by default what the shell gave.
+
+    Returns:
+        The exit status: 0; 1 if no model could be ranked; 2 for bad input, told in one line on stderr; 130 after
+        Ctrl-C.
+
+    Example:
+        >>> main(["spaces"])
+        No search space is in this version yet.
+        0
+    """
+    commands: dict[str, Callable[[Namespace], int]] = {
+        "score": _score,
+        "rank": _rank,
+        "proxies": _proxies,
+        "spaces": _spaces,
+    }
+    try:
+        options = _parser().parse_args(None if arguments is None else list(arguments))
+        return commands[options.subcommand](options[options.subcommand])
+    except (LSWAGError, OSError) as error:
+        if isinstance(error, BrokenPipeError):  # `lswag proxies | head`: whoever read has read enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 1
+        print("lswag:", " ".join(str(error).split()), file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("lswag: interrupted", file=sys.stderr)
+        return 130
+
+
+def numbers(value: Any) -> int | list[int]:
+    """Read a whole number, or several with commas between them; YAML gives them as they are.
+
+    Example:
+        >>> numbers("224"), numbers("3,224,224"), numbers([7, 9])
+        (224, [3, 224, 224], [7, 9])
+    """
+    try:
+        if isinstance(value, list):
+            return [int(part) for part in value]
+        found = [int(part) for part in str(value).strip("[]() ").split(",")]
+    except ValueError:
+        raise ValueError(f"{value!r} is neither a whole number nor several with commas between them") from None
+    return found[0] if len(found) == 1 else found
+
+
+class _Parser(ArgumentParser):
+    def error(self, message: str, *_: Any) -> NoReturn:
+        message = re.sub(r"\b(score|rank)\.models?\b", "MODEL", message)
+        raise InputError(f"{message} (see {self.prog.replace('[options] ', '')} --help)")
+
+
+def _parser() -> ArgumentParser:
+    parser = _Parser(prog="lswag", description="Score and rank networks at initialisation.", epilog=EPILOGUE)
+    commands = parser.add_subcommands(metavar="COMMAND")
+    for name, add, text in (
+        ("score", _add_score, "score one model"),
+        ("rank", _add_rank, "score several models and put them in order"),
+        ("proxies", _add_output, "list the proxies"),
+        ("spaces", _add_output, "list the search spaces"),
+    ):
+        epilog = None if add is _add_output else EPILOGUE
+        command = _Parser(description=f"{text[0].upper()}{text[1:]}.", epilog=epilog)
+        add(command)
+        commands.add_subcommand(name, command, help=text)
+    return parser
+
+
+def _add_score(parser: ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", help="what to score")
+    _add_common(parser, "the size that the model was made for, else 3,224,224")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the weights")
+    parser.add_argument("--profile", action="store_true", help="print what was seen layer by layer")
+    parser.add_argument("--verify", action="store_true", help="reconcile every layer's gradients with autograd")
+
+
+def _add_rank(parser: ArgumentParser) -> None:
+    parser.add_argument("models", nargs="+", metavar="MODEL", help="what to rank")
+    _add_common(parser, "3,224,224")
+    parser.add_argument(
+        "--seeds", type=numbers, default=1, metavar="N", help="how many draws of the weights, or which: 0,5,7"
+    )
+
+
+def _add_common(parser: ArgumentParser, size: str) -> None:
+    add = parser.add_argument
+    add("--data", type=str, default="digits", help="digits, noise, an .npz file, or a folder with a folder a class")
+    add(
+        "--size", type=str, metavar="C,H,W", help=f"of the images; by default {size}; those in an .npz stay as they are"
+    )
+    add("--samples", type=int, default=64, metavar="N", help="how many images")
+    add("--proxies", type=str, default="lswag", metavar="A,B", help="see `lswag proxies`; the first decides the order")
+    add("--interval", type=numbers, metavar="A,B", help="first and last tenth of the layers that L-SWAG counts, 0 to 9")
+    add("--num-classes", "--num_classes", type=int, metavar="N", help="of the models; by default those of the data")
+    add("--mode", type=str, default="score", help="score (evaluation, BatchNorm on batch statistics), train or eval")
+    add("--init", type=str, metavar="wake", help="wake: score a copy with zero gains, layer scales and heads awake")
+    add("--max-memory", "--max_memory", type=str, metavar="SIZE", help="such as 4GB; a batch that is too big is split")
+    add("--device", type=str, default="cpu", help="cpu, cuda, mps")
+    _add_output(parser)
+    add("--config", action="config", help="a YAML file with any of these options")
+
+
+def _add_output(parser: ArgumentParser) -> None:
+    parser.add_argument("--json", type=str, metavar="PATH", help="write everything as JSON; - for stdout, and no table")
+    parser.add_argument("--csv", type=str, metavar="PATH", help="write the table as CSV")
+
+
+def _score(options: Namespace) -> int:
+    _check_paths(options)
+    proxies = resolve_proxies(options.proxies)
+    keys = [proxy.key for proxy in proxies]
+    batch, shared = _batch(options, expected_input_size(options.model))
+    classes = batch.num_classes if options.num_classes is None else options.num_classes
+    model = build(
+        options.model, num_classes=classes, seed=options.seed, image_size=images_of(batch), device=batch.device
+    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"lswag_hooks\.cli")  # the notes are printed
+        result = score(model, batch, with_size(proxies), seed=options.seed, verify=options.verify, **shared)
+    check_any(result, keys)
+
+    row = summarise(options.model, keys, {options.seed: result}, {}, result.seconds)
+    better = {proxy.key: proxy.higher_is_better for proxy in proxies}
+    as_table = Ranking([row], better, [options.seed])
+    _write(options, {"model": options.model, **result.to_dict()}, as_table)
+    if options.json == "-":
+        return 0
+    show = console().print
+    show(f"{options.model} on {len(batch)} samples of {batch.name}, {_by(images_of(batch))}, seed {options.seed}")
+    scores = [
+        [key, "-" if key in result.reasons else f"{result[key]:.6g}", result.reasons.get(key, "")] for key in keys
+    ]
+    titles = ["proxy", "score", "why not"] if any(reason for _, _, reason in scores) else ["proxy", "score"]
+    show(table(titles, [line[: len(titles)] for line in scores], right={1}))
+    show(
+        f"{quantity(row.params)} parameters, {quantity(row.flops)} multiply-accumulates, "
+        f"{len(result.profile.weights)} weight layers, {result.seconds:.1f} s"
+    )
+    if result.profile.weights:
+        show(f"covered: {result.coverage}")
+    if options.profile:
+        show(profile_table(result.profile) if result.profile.weights else "no layer was looked at")
+    if result.verification is not None:
+        show(f"verified: {result.verification}")
+    for note in result.notes + result.changes:
+        show(f"note: {note}")
+    return 0
+
+
+def _rank(options: Namespace) -> int:
+    _check_paths(options)
+    batch, shared = _batch(options, None)
+    ranking = rank(
+        options.models,
+        batch,
+        options.proxies,
+        options.seeds,
+        num_classes=options.num_classes,
+        **shared,
+    )
+    _write(options, ranking.to_dict(), ranking)
+    if options.json != "-":
+        show = console().print
+        seeds_used = ", ".join(map(str, ranking.seeds))
+        show(f"{len(batch)} samples of {batch.name}, {_by(images_of(batch))}, seed {seeds_used}")
+        if ranking.top():
+            show(ranking_table(ranking))
+        for remark in ranking.remarks():
+            show(remark)
+    if ranking.interrupted:
+        return 130
+    return 0 if ranking.top() else 1
+
+
+def _proxies(options: Namespace) -> int:
+    _check_paths(options)
+    rows = [
+        {
+            "name": name,
+            "summary": proxy_class(name).summary,
+            "better": "higher" if proxy_class(name).higher_is_better else "lower",
+            "reference": proxy_class(name).reference,
+        }
+        for name in list_proxies()
+    ]
+    return _listing(options, rows, "")
+
+
+def _spaces(options: Namespace) -> int:
+    _check_paths(options)
+    return _listing(options, [{"name": name} for name in list_spaces()], "No search space is in this version yet.")
+
+
+def _listing(options: Namespace, rows: list[dict[str, str]], empty: str) -> int:
+    import pandas as pd
+
+    _write(options, rows, pd.DataFrame(rows))
+    if options.json != "-":
+        console().print(table(list(rows[0]), [list(row.values()) for row in rows]) if rows else empty)
+    return 0
+
+
+def _batch(options: Namespace, own: Size | None) -> tuple[Batch, dict[str, Any]]:
+    """The data, and the arguments that `score` and `rank` share."""
+    device = check_device(options.device)
+    size: Size | None = tuple(options.size) if isinstance(options.size, list) else options.size
+    if size is None and not options.data.endswith(".npz"):
+        size = own or SIZE
+    batch = Batch.load(options.data, size, options.samples).to(device)
+    return batch, {
+        "interval": options.interval,
+        "mode": options.mode,
+        "init": options.init,
+        "max_memory": options.max_memory,
+    }
+
+
+def _check_paths(options: Namespace) -> None:
+    """Refuse, before any work, what could not be written after it."""
+    for path in (options.json, options.csv):
+        if path is not None and path != "-":
+            if Path(path).is_dir():
+                raise InputError(f"{path} is a folder: give a file to write.")
+            if not Path(path).absolute().parent.is_dir():
+                raise InputError(f"{path}: there is no folder {Path(path).parent}; make it first.")
+    if options.csv == "-" and options.json == "-":
+        raise InputError("--json - and --csv - would both write to stdout: send one to a file.")
+
+
+def _write(options: Namespace, content: Any, table: Any) -> None:
+    if options.json is not None:
+        text = json.dumps(jsonable(content), indent=2, ensure_ascii=False, allow_nan=False)
+        if options.json == "-":
+            print(text)
+        else:
+            Path(options.json).write_text(text + "\n", encoding="utf-8")
+    if options.csv is not None:
+        frame = table.to_pandas() if isinstance(table, Ranking) else table
+        frame.to_csv(sys.stdout if options.csv == "-" else options.csv, index=False)
+
+
+def _by(size: Size | None) -> str:
+    return "as they are" if size is None or isinstance(size, int) else " x ".join(map(str, size))

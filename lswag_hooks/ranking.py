@@ -1,0 +1,310 @@
+"""Score many candidates the same way, keep whatever happens to each, and put them in order."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import logging
+import math
+import time
+import warnings
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lswag_hooks.batch import Batch
+from lswag_hooks.candidates import Candidate, Candidates, drawn_seeds, listed_candidates
+from lswag_hooks.errors import InputError, LSWAGError
+from lswag_hooks.functional.lswag import Interval, check_interval
+from lswag_hooks.hooks.session import MODES, Mode
+from lswag_hooks.images import Size
+from lswag_hooks.memory import parse_bytes
+from lswag_hooks.models import Spec, build
+from lswag_hooks.objective import Reduction
+from lswag_hooks.proxies import FLOPs, Proxy, resolve_proxies
+from lswag_hooks.scoring import ScoreResult, score
+from lswag_hooks.standings import Ranking, Row, summarise
+from lswag_hooks.wording import named
+
+__all__ = ["Candidates", "Ranking", "Row", "prefilter", "rank"]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class _Outcome:
+    found: dict[int, ScoreResult] = field(default_factory=dict)
+    failures: dict[int, str] = field(default_factory=dict)
+    fixed: bool = False  # every seed would give the same weights
+    interrupted: bool = False
+    seconds: float = 0.0
+
+
+def rank(
+    candidates: Candidates,
+    batch: Batch | tuple[Tensor, Tensor],
+    proxies: str | Proxy | Sequence[str | Proxy] = "lswag",
+    seeds: int | Sequence[int] = 1,
+    *,
+    loss: Any = None,
+    interval: Interval | None = None,
+    mode: Mode = "score",
+    num_classes: int | None = None,
+    image_size: Size | None = None,
+    device: torch.device | str | None = None,
+    progress: bool = True,
+    reduction: Reduction | None = None,
+    init: str | None = None,
+    max_memory: int | float | str | None = None,
+    engine: str = "local",
+    store: Any = None,
+) -> Ranking:
+    """Score candidates on one batch and put them in order.
+
+    Each is built with the same seeds, scored, and freed before the next. One that cannot be built or scored becomes a
+    row with its reason, and the rest goes on. The number of parameters, multiply-accumulates and weight layers stands
+    beside every score: much of what a score ranks by is size. Ctrl-C stops the ranking and gives what is finished.
+
+    Args:
+        candidates: names with a module, a factory or a spec; None: the name is the spec, such as ``"timm/resnet18"``.
+            Or a list of specs.
+        batch: a :class:`~lswag_hooks.Batch`, or a pair (inputs, targets).
+        proxies: names, or proxies with options. The first one decides the order.
+        seeds: how many draws of the weights (seeds 0, 1, ...), or which. A module given as it is is scored once.
+        loss: as for :func:`~lswag_hooks.score`.
+        interval: first and last percentile of layers that L-SWAG counts; None: all layers.
+        mode: as for :func:`~lswag_hooks.score`.
+        num_classes: what to build candidates with; by default as many as the batch has.
+        image_size: what to build candidates for; by default the size of the batch's images.
+        device: where to score; by default where the batch lies. Modules given as they are are not moved.
+        progress: show a progress bar, on stderr, where that is a terminal.
+        reduction: as for :func:`~lswag_hooks.score`.
+        init: ``"wake"`` scores copies whose zero gains, layer scales and heads are awake.
+        max_memory: as for :func:`~lswag_hooks.score`.
+        engine: ``"local"``, the only one in this version.
+        store: None: nothing is kept on disk in this version.
+
+    Returns:
+        The candidates, best first.
+
+    Raises:
+        InputError: an argument makes no sense; told before any work.
+
+    Example:
+        >>> def net(width):
+        ...     return lambda: nn.Sequential(nn.Conv2d(3, width, 3), nn.ReLU(), nn.Flatten(), nn.Linear(width * 36, 10))
+        >>> batch = Batch.builtin("digits", size=8, samples=16)
+        >>> ranking = rank({"narrow": net(2), "wide": net(16), "timm/resnet81": None}, batch, seeds=2)
+        >>> ranking.top(3)
+        ['wide', 'narrow']
+        >>> ranking.to_pandas()["reason"].iloc[-1]
+        "timm has no model 'resnet81'. Did you mean ...
+    """
+    listed = listed_candidates(candidates)
+    wanted = resolve_proxies(proxies)
+    drawn = drawn_seeds(seeds)
+    _check_options(engine, store, interval, mode, reduction, init)
+    parse_bytes(max_memory)
+    batch = batch if isinstance(batch, Batch) else Batch(*batch)
+    if device is not None:
+        batch = batch.to(check_device(device))
+    classes = batch.num_classes if num_classes is None else num_classes
+    size = images_of(batch) if image_size is None else image_size
+    keys = [proxy.key for proxy in wanted]
+    taken = {column.name for column in fields(Row)} - {"params", "flops"}
+    if taken & {*keys}:
+        raise InputError(f"label={(taken & {*keys}).pop()!r} is a column of the table already: choose another.")
+    asked = with_size(wanted)
+
+    def attempt(spec: Spec, seed: int, last: nn.Module | None) -> tuple[ScoreResult | None, weakref.ref[nn.Module]]:
+        model = build(spec, num_classes=classes, seed=seed, image_size=size, device=batch.device)
+        if model is last:
+            return None, weakref.ref(model)
+        result = score(
+            model, batch, asked, loss, interval, seed, mode=mode, reduction=reduction, init=init, max_memory=max_memory
+        )
+        check_any(result, keys)
+        return result, weakref.ref(model)
+
+    rows: list[Row] = []
+    results: dict[str, dict[int, ScoreResult]] = {}
+    fixed: list[str] = []
+    notes: list[str] = []
+    interrupted = False
+    with _bar(len(listed) * len(drawn), progress) as advance, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"lswag_hooks\.ranking")  # `score` warns its caller; here are notes
+        for candidate in listed:
+            outcome = _all_seeds(candidate, drawn, attempt, advance)
+            interrupted = outcome.interrupted
+            if outcome.found or not interrupted:
+                rows.append(summarise(candidate.name, keys, outcome.found, outcome.failures, outcome.seconds))
+                results[candidate.name] = outcome.found
+            if outcome.fixed and len(drawn) > 1:
+                fixed.append(candidate.name)
+            if interrupted:
+                notes.append(f"interrupted: {len(listed) - len(rows)} of {len(listed)} candidates were not scored.")
+                break
+    if fixed:
+        notes.append(f"{named(fixed)}: a module as it is has one draw of its weights, and no spread. Give a factory.")
+    settings = {
+        "proxies": {proxy.key: {"proxy": proxy.name, **proxy.settings()} for proxy in wanted},
+        "interval": interval,
+        "loss": None if loss is None else getattr(loss, "__qualname__", str(loss)),
+        "mode": mode,
+        "reduction": reduction,
+        "init": init,
+        "batch": batch.fingerprint,
+        "data": batch.name,
+        "samples": len(batch),
+        "image_size": size,
+        "num_classes": classes,
+        "device": str(batch.device),
+        "torch": torch.__version__,
+    }
+    better = {proxy.key: proxy.higher_is_better for proxy in wanted}
+    return Ranking(rows, better, drawn, results, notes, settings, interrupted)
+
+
+def prefilter(
+    candidates: Candidates,
+    batch: Batch | tuple[Tensor, Tensor],
+    keep: int | float = 10,
+    proxies: str | Proxy | Sequence[str | Proxy] = "lswag",
+    seeds: int | Sequence[int] = 1,
+    **options: Any,
+) -> Any:
+    """Keep the best candidates, to spend training or a costlier search on those alone.
+
+    Args:
+        candidates: as for :func:`rank`.
+        batch: as for :func:`rank`.
+        keep: how many; or which share, between 0 and 1, of all that were given (rounded up).
+        proxies: as for :func:`rank`.
+        seeds: as for :func:`rank`.
+        options: the other arguments of :func:`rank`.
+
+    Returns:
+        Those kept, best first, as they were given: a dictionary of a dictionary, else a list. One that could not be
+        scored is never kept, so that there may be fewer than asked for.
+
+    Raises:
+        InputError: ``keep`` makes no sense, or nothing could be scored; or as for :func:`rank`.
+
+    Example:
+        >>> batch = Batch.builtin("digits", size=16, samples=16)
+        >>> prefilter(["timm/test_resnet", "timm/test_vit", "timm/nothing_of_this_name"], batch, keep=0.3)
+        ['timm/test_vit']
+    """
+    listed = listed_candidates(candidates)
+    if isinstance(keep, bool) or not (keep >= 1 if isinstance(keep, int) else 0 < keep < 1):
+        raise InputError(f"keep={keep!r}: give a number of candidates (1 or more), or a share between 0 and 1.")
+    count = keep if isinstance(keep, int) else math.ceil(keep * len(listed))
+    given = candidates if isinstance(candidates, Mapping) else [candidate.spec for candidate in listed]
+    ranking = rank(given, batch, proxies, seeds, **options)
+    if ranking.interrupted:
+        raise KeyboardInterrupt  # the best of a part is not the best
+    kept = ranking.top(count)
+    if not kept:
+        raise InputError("no candidate could be scored: " + "; ".join(f"{r.name}: {r.reason}" for r in ranking.rows))
+    by_name = {candidate.name: candidate for candidate in listed}
+    if isinstance(candidates, Mapping):
+        return {by_name[name].key: candidates[by_name[name].key] for name in kept}
+    return [by_name[name].spec for name in kept]
+
+
+def with_size(proxies: Sequence[Proxy]) -> list[Proxy]:
+    """Proxies, and the multiply-accumulates to show beside them."""
+    return [*proxies] if any(proxy.key == "flops" for proxy in proxies) else [*proxies, FLOPs()]
+
+
+def check_any(result: ScoreResult, keys: Sequence[str]) -> None:
+    """Refuse a result with none of the proxies that were asked for, whatever was counted beside them."""
+    if all(key in result.reasons for key in keys):
+        raise InputError("; ".join(f"{key}: {result.reasons[key]}" for key in keys))
+
+
+def check_device(device: torch.device | str) -> torch.device:
+    """Tell whether there is such a device before anything is built for it."""
+    try:
+        found = torch.device(device)
+        torch.empty(0, device=found)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise InputError(f"device {str(device)!r} cannot be used: {str(error).strip().splitlines()[0]}") from None
+    return found
+
+
+def images_of(batch: Batch) -> Size | None:
+    """(channels, height, width) of a batch of images; None for anything else."""
+    inputs = batch.inputs
+    return tuple(inputs.shape[1:]) if isinstance(inputs, Tensor) and inputs.ndim == 4 else None
+
+
+def _all_seeds(
+    candidate: Candidate,
+    seeds: Sequence[int],
+    attempt: Callable[[Spec, int, nn.Module | None], tuple[ScoreResult | None, weakref.ref[nn.Module]]],
+    advance: Callable[[str, int], None],
+) -> _Outcome:
+    outcome, start = _Outcome(fixed=isinstance(candidate.spec, nn.Module)), time.perf_counter()
+    left, last = len(seeds), None
+    try:
+        for seed in seeds[:1] if outcome.fixed else seeds:
+            advance(candidate.name, 0)
+            try:
+                result, model = attempt(candidate.spec, seed, last() if last else None)
+            except Exception as error:  # whatever it is, the other candidates are worth their scores
+                logger.debug("%s, seed %d", candidate.name, seed, exc_info=True)
+                said = " ".join(str(error).split())[:300]
+                outcome.failures[seed] = said if isinstance(error, LSWAGError) else f"{type(error).__name__}: {said}"
+            else:
+                if result is None:  # the factory gives the same module again
+                    outcome.fixed = True
+                    break
+                outcome.found[seed], last = result, model
+                if model() is not None and not isinstance(candidate.spec, nn.Module):
+                    gc.collect()  # a cycle may hold its memory, which the next candidate may need
+            left -= 1
+            advance(candidate.name, 1)
+    except KeyboardInterrupt:
+        outcome.interrupted = True
+    advance(candidate.name, left)
+    outcome.seconds = time.perf_counter() - start
+    return outcome
+
+
+def _check_options(engine: str, store: Any, interval: Any, mode: str, reduction: str | None, init: str | None) -> None:
+    """Refuse what would make every candidate fail, before any is built."""
+    if engine != "local":
+        raise InputError(f"engine={engine!r} is not in this version: use 'local'.")
+    if store is not None:
+        raise InputError("store= is not in this version: keep the results with ranking.to_csv(path).")
+    if interval == "auto":
+        raise InputError(
+            "interval='auto' is not in this version: give two percentiles, such as (7, 9), or None for all."
+        )
+    check_interval(interval)
+    for name, value, known in (
+        ("mode", mode, MODES),
+        ("reduction", reduction, (None, "mean", "sum")),
+        ("init", init, (None, "wake")),
+    ):
+        if value not in known:
+            raise InputError(f"{name}={value!r} is unknown: use one of {', '.join(map(repr, known))}.")
+
+
+@contextlib.contextmanager
+def _bar(total: int, progress: bool) -> Iterator[Callable[[str, int], None]]:
+    """A progress bar on stderr where someone can see it; gives a function to call with a name and steps done."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    seen = progress and (console.is_terminal or console.is_jupyter)
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not seen) as bar:
+        task = bar.add_task("", total=total)
+        yield lambda name, steps: bar.update(task, advance=steps, description=name)

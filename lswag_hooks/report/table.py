@@ -1,0 +1,75 @@
+"""Tables for a terminal, readable at 80 columns and in a pipe."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+from lswag_hooks.profile import LayerProfile
+from lswag_hooks.standings import Ranking
+from lswag_hooks.wording import quantity
+
+
+def console() -> Console:
+    """Write to stdout, as it is: names may hold brackets, and numbers need no colours."""
+    return Console(markup=False, highlight=False, emoji=False)
+
+
+def table(headers: Sequence[str], rows: Sequence[Sequence[str]], right: Collection[int] = ()) -> Table:
+    """Lay out texts; columns in ``right`` hold numbers and are never broken, the others are where they must be.
+
+    Example:
+        >>> console().print(table(["name", "score"], [["a", "1"], ["b", "20"]], right={1}))
+        name  score
+        a         1
+        b        20
+    """
+    made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for index, title in enumerate(headers):
+        made.add_column(title, justify="right" if index in right else "left", no_wrap=index in right, overflow="fold")
+    for row in rows:
+        made.add_row(*row)
+    return made
+
+
+def ranking_table(ranking: Ranking) -> Table:
+    """Show the candidates that have a score, best first."""
+    headers, cells = ranking.cells()
+    return table(headers, cells, right=set(range(len(headers))) - {1})
+
+
+def profile_table(profile: LayerProfile) -> Table:
+    """Show weight layers, then activation layers, each in call order."""
+    headers = ["layer", "kind", "tenth", "size", "trainability", "deviation", "patterns"]
+    rows = [
+        [
+            weight.name,
+            weight.kind,
+            str(weight.percentile),
+            quantity(weight.size),
+            _number(weight.trainability),
+            _number(weight.mean_deviation),
+            "",
+        ]
+        for weight in profile.weights
+    ]
+    rows += [
+        [
+            unit.name or "-",
+            unit.function,
+            str(unit.percentile),
+            quantity(unit.units),
+            "",
+            "",
+            _number(unit.expressivity),
+        ]
+        for unit in profile.activations
+    ]
+    return table(headers, rows, right=set(range(2, len(headers))))
+
+
+def _number(value: float | None) -> str:
+    return quantity(math.nan if value is None else value)
