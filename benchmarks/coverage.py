@@ -104,9 +104,17 @@ def case(spec: str, kind: str):
     if sum(parameter.numel() for parameter in model.parameters()) > LIMIT:
         raise MemoryError("too large for this benchmark")
     if kind == "segmentation":
-        return model, lh.Batch(torch.randn(2, 3, 96, 96, generator=generator), torch.randint(0, 10, (2, 96, 96))), SegmentationLoss()
+        return (
+            model,
+            lh.Batch(torch.randn(2, 3, 96, 96, generator=generator), torch.randint(0, 10, (2, 96, 96))),
+            SegmentationLoss(),
+        )
     size = expected_input_size(model) or (3, 224, 224)
-    fixed = library == "torchvision" or getattr(model, "pretrained_cfg", {}).get("fixed_input_size") or hasattr(model, "pos_embed")
+    fixed = (
+        library == "torchvision"
+        or getattr(model, "pretrained_cfg", {}).get("fixed_input_size")
+        or hasattr(model, "pos_embed")
+    )
     if not fixed:
         size = (size[0], *(max(128, min(s, 128)) for s in size[1:]))
     minimum = (getattr(model, "pretrained_cfg", None) or {}).get("min_input_size")
@@ -157,8 +165,18 @@ def measure(spec: str, kind: str) -> dict[str, object]:
         "zero_gradient_share": coverage.zero_gradient_share,
         "lswag": result["lswag"],
         "seconds": round(time.perf_counter() - start, 1),
-        "why": "; ".join([*(f"{k}: {v}" for k, v in list(coverage.uncovered.items())[:3]), *failed[:3], *list(coverage.unplaced.items())[:0]])[:300]
-        + ("" if not coverage.unplaced else f" unplaced {len(coverage.unplaced)}: {next(iter(coverage.unplaced.items()))}"[:200]),
+        "why": "; ".join(
+            [
+                *(f"{k}: {v}" for k, v in list(coverage.uncovered.items())[:3]),
+                *failed[:3],
+                *list(coverage.unplaced.items())[:0],
+            ]
+        )[:300]
+        + (
+            ""
+            if not coverage.unplaced
+            else f" unplaced {len(coverage.unplaced)}: {next(iter(coverage.unplaced.items()))}"[:200]
+        ),
     }
 
 
@@ -179,7 +197,9 @@ def main() -> None:
     parser.add_argument("--csv", type=pathlib.Path, help="append rows here and skip models that are there")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    lines = [line.split() for line in (HERE / "coverage_models.txt").read_text().splitlines() if line and line[0] != "#"]
+    lines = [
+        line.split() for line in (HERE / "coverage_models.txt").read_text().splitlines() if line and line[0] != "#"
+    ]
     kinds = {parts[0]: parts[1] if len(parts) > 1 else "" for parts in lines}
     if options.models:
         kinds = {m.partition(":")[0]: m.partition(":")[2] or kinds.get(m, "") for m in options.models}
@@ -187,13 +207,17 @@ def main() -> None:
     if options.csv and options.csv.exists():
         rows = list(csv.DictReader(options.csv.open()))
         kinds = {spec: kind for spec, kind in kinds.items() if spec not in {row["model"] for row in rows}}
-    fields = ("model status params_M weights weight_coverage layers reconciled vacuous single_sample_checked relu_gelu_calls "
-              "relu_gelu_missed activation_coverage zero_gradient_share lswag seconds why").split()  # fmt: skip
+    fields = ["model", "status", "params_M", "weights", "weight_coverage", "layers", "reconciled", "vacuous", "single_sample_checked", "relu_gelu_calls", "relu_gelu_missed", "activation_coverage", "zero_gradient_share", "lswag", "seconds", "why"]  # fmt: skip
     console = Console()
     for spec, kind in kinds.items():
         row = measure(spec, kind)
         rows.append(row)
-        console.print(("[green]full[/] " if full(row) else "[yellow]part[/] ") + spec, row.get("status"), row.get("why", ""), f"{row.get('seconds', '')} s")
+        console.print(
+            ("[green]full[/] " if full(row) else "[yellow]part[/] ") + spec,
+            row.get("status"),
+            row.get("why", ""),
+            f"{row.get('seconds', '')} s",
+        )
         if options.csv:
             new = not options.csv.exists()
             with options.csv.open("a", newline="") as file:
@@ -210,7 +234,12 @@ def main() -> None:
         mine = [row for row in ran if str(row["model"]).startswith(library)]
         if mine:
             share = sum(map(full, mine)) / len(mine)
-            table.add_row(library, str(len(mine)), str(sum(row["status"] == "ok" for row in mine)), f"{sum(map(full, mine))} ({share:.1%})")
+            table.add_row(
+                library,
+                str(len(mine)),
+                str(sum(row["status"] == "ok" for row in mine)),
+                f"{sum(map(full, mine))} ({share:.1%})",
+            )
     console.print(table)
 
 

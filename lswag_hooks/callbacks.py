@@ -71,7 +71,8 @@ class LSWAGCallback(_Callback):
         samples: How many samples to score on, over all processes.
         batch: What to score on instead: a Batch in the form that ``training_step`` takes, or what `Batch.load` reads
             ("digits", "noise", an .npz file, a folder of images). Needed for several train dataloaders at once, and for
-            data that can be read only once.
+            data that can be read only once, or that would not be the same afterwards (a dataset that keeps a place or
+            a random generator of its own in the main process).
         loss: As for `score`; by default the loss of the LightningModule's own ``training_step``.
         interval: First and last percentile of layers that L-SWAG counts; None: all.
         mode: As for `score`.
@@ -131,7 +132,7 @@ class LSWAGCallback(_Callback):
                 near = near_matches(str(value), choices)
                 raise InputError(f"{name}={value!r} is unknown.{near} There are {', '.join(choices)}.")
         self.samples = samples
-        self.batch = batch
+        self.batch = _given(batch)
         self.loss = loss
         self.interval = None if interval is None else check_interval(interval)
         self.mode = mode
@@ -280,9 +281,10 @@ class LSWAGCallback(_Callback):
             warnings.warn(f"{said} {ending}", stacklevel=3)
         if self.on_reject == "stop":
             loop = trainer.fit_loop
-            # Lightning does not stop early before these are reached
-            self._minima = loop.min_epochs, loop.epoch_loop.min_steps
-            loop.min_epochs, loop.epoch_loop.min_steps = 0, None
+            minima = loop.min_epochs, loop.epoch_loop.min_steps
+            if any(minima):  # Lightning does not stop early before these are reached
+                self._minima = minima
+                loop.min_epochs, loop.epoch_loop.min_steps = 0, None
             trainer.should_stop = True
 
     def _give_minima_back(self, trainer: Any) -> None:
@@ -322,6 +324,19 @@ class _Transferred:
             converted = trainer.precision_plugin.convert_input(mini_batch)
             hooked = trainer.lightning_module._on_before_batch_transfer(converted, dataloader_idx=0)
             yield trainer.strategy.batch_to_device(hooked, dataloader_idx=0)
+
+
+def _given(batch: Any) -> str | Batch | None:
+    """Read ``batch``; a pair (inputs, targets) will do, as for `score`.
+
+    Raises:
+        InputError: It is of another type.
+    """
+    if isinstance(batch, (tuple, list)) and len(batch) == 2:
+        return Batch(*batch)
+    if batch is None or isinstance(batch, (str, Batch)):
+        return batch
+    raise InputError(f"batch is a {type(batch).__name__}: give a Batch, a pair (inputs, targets), or a name or a path.")
 
 
 def _floors(min_score: float | dict[str, float] | None, proxies: Sequence[Proxy]) -> dict[str, float]:

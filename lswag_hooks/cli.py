@@ -7,6 +7,7 @@ import os
 import re
 import sys
 import warnings
+from argparse import ArgumentTypeError
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -76,7 +77,8 @@ def numbers(value: Any) -> int | list[int]:
             return [int(part) for part in value]
         found = [int(part) for part in str(value).strip("[]() ").split(",")]
     except ValueError:
-        raise ValueError(f"{value!r} is neither a whole number nor several with commas between them") from None
+        # argparse words any other error itself
+        raise ArgumentTypeError(f"{value!r} is neither a whole number nor several with commas between them") from None
     return found[0] if len(found) == 1 else found
 
 
@@ -121,9 +123,7 @@ def _add_rank(parser: ArgumentParser) -> None:
 def _add_common(parser: ArgumentParser, size: str) -> None:
     add = parser.add_argument
     add("--data", type=str, default="digits", help="digits, noise, an .npz file, or a folder with a folder a class")
-    add(
-        "--size", type=str, metavar="C,H,W", help=f"of the images; by default {size}; those in an .npz stay as they are"
-    )
+    add("--size", type=numbers, metavar="C,H,W", help=f"of the images; by default {size}; an .npz keeps its own")
     add("--samples", type=int, default=64, metavar="N", help="how many images")
     add("--proxies", type=str, default="lswag", metavar="A,B", help="see `lswag proxies`; the first decides the order")
     add("--interval", type=numbers, metavar="A,B", help="first and last tenth of the layers that L-SWAG counts, 0 to 9")
@@ -168,14 +168,16 @@ def _score(options: Namespace) -> int:
     ]
     titles = ["proxy", "score", "why not"] if any(reason for _, _, reason in scores) else ["proxy", "score"]
     show(table(titles, [line[: len(titles)] for line in scores], right={1}))
+    layers = result.profile.weights  # none, if only sizes were asked for
     show(
         f"{quantity(row.params)} parameters, {quantity(row.flops)} multiply-accumulates, "
-        f"{len(result.profile.weights)} weight layers, {result.seconds:.1f} s"
+        + (f"{len(layers)} weight layers, " if layers else "")
+        + f"{result.seconds:.1f} s"
     )
-    if result.profile.weights:
+    if layers:
         show(f"covered: {result.coverage}")
     if options.profile:
-        show(profile_table(result.profile) if result.profile.weights else "no layer was looked at")
+        show(profile_table(result.profile) if layers else "no layer was looked at")
     if result.verification is not None:
         show(f"verified: {result.verification}")
     for note in result.notes + result.changes:

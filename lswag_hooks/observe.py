@@ -178,6 +178,9 @@ class _Observer:
             consume if self.coding else None,
             experiment(self.session, self.model, part, self.objective, self.settings.mode),
         )
+        for position in result.shared:  # one whose first dimension happened to be the batch size
+            for kept in (self.units, self.packed, self.patterns):
+                kept.pop(position, None)
         if first:
             _describe(result, watcher.parameters, self.units, self.settings.mode, self.seen, self.coverage)
         if self.gradient_proxies:
@@ -297,7 +300,7 @@ def _describe(
     coverage.tables = inventory.tables
     coverage.activations.update(call.function for call in calls)
     coverage.unplaced = dict(result.unplaced)
-    coverage.shared_activations = [call.name for call in result.shared]
+    coverage.shared_activations = [call.name for call in result.shared.values()]
     coverage.gates.update(call.function for call in result.others)
     coverage.reused = {layer.name: len(layer.calls) for layer in inventory.layers if len(layer.calls) > 1}
     coverage.derived = [layer.name for layer in inventory.layers if layer.derived]

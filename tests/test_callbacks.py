@@ -248,7 +248,7 @@ class TestData:
             with pytest.raises(InputError, match="is a dict, not one loader: pass batch="):
                 fit(pl, LSWAGCallback(), model=lit(pl, training_step=training_step), train=train)
         x, y = data().tensors
-        callback = LSWAGCallback(batch=lh.Batch({"a": (x, y), "b": (x, y)}))
+        callback = LSWAGCallback(batch=({"a": (x, y), "b": (x, y)}, None))
         fit(pl, callback, model=lit(pl, training_step=training_step), train=loaders)
         assert callback.scores["lswag"] > 0
 
@@ -363,6 +363,12 @@ class TestRejection:
         assert_same(before, state(model))
         assert set(callback.scores) == set(PROXIES)
         assert (runs.fit_loop.min_epochs, runs.fit_loop.min_steps) == spy.limits
+
+    def test_two_that_reject_give_the_limits_back(self, pl):
+        both = [LSWAGCallback(min_score=1e9, prefix=prefix) for prefix in "ab"]
+        with pytest.warns(UserWarning, match="rejected"):
+            runs, model = fit(pl, *both, max_epochs=4, min_epochs=2, min_steps=2)
+        assert model.steps == 0 and (runs.fit_loop.min_epochs, runs.fit_loop.min_steps) == (2, 2)
 
     def test_raise(self, pl):
         model, callback = lit(pl), LSWAGCallback(min_score=1e9, on_reject="raise")
@@ -616,6 +622,7 @@ class TestRefusals:
             ({"min_score": "high"}, "min_score='high' for 'lswag': give a number"),
             ({"min_score": float("nan")}, "give a number"),
             ({"seed": -1}, "seed=-1"),
+            ({"batch": 64}, "batch is a int: give a Batch, a pair"),
         ],
     )
     def test_arguments(self, options, message):
@@ -730,6 +737,7 @@ rank, runs["batch"] = fit(lh.LSWAGCallback(PROXIES, batch="digits", size=(1, 8, 
 _, runs["loader"] = fit(lh.LSWAGCallback(PROXIES, samples=32))
 _, runs["without"] = fit()
 _, runs["stop"] = fit(lh.LSWAGCallback(PROXIES, samples=32, min_score=1e9))
+_, runs["bad"] = fit(Bad(PROXIES))
 _, runs["raise"] = fit(lh.LSWAGCallback(PROXIES, samples=32, min_score=1e9, on_reject="raise"))
 with open(f"{folder}/{rank}.json", "w") as file:
     json.dump(runs, file)
@@ -751,7 +759,8 @@ def test_processes_agree(tmp_path):
     )
     assert run.returncode == 0, run.stderr[-3000:]
     zero, one = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
-    assert zero == one
+    assert "another process" in zero["bad"].pop("error") and "bad data in one process" in one["bad"].pop("error")
+    assert zero == one and zero["bad"]["before"] == zero["bad"]["after"]
     assert zero["batch"]["scores"] == pytest.approx(zero["single"]["scores"], rel=1e-5)
     assert zero["loader"]["steps"] == 4 and zero["loader"]["after"] == zero["without"]["after"]
     assert zero["stop"]["rejected"] and zero["stop"]["steps"] == 0

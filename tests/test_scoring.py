@@ -580,7 +580,9 @@ def scaled_to(value):
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_loss_that_is_no_number(value):
-    refused("the loss is", scaled_to(value), make_batch())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        refused("the loss is", scaled_to(value), make_batch())
 
 
 @pytest.mark.parametrize(

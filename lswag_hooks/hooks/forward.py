@@ -16,6 +16,7 @@ from lswag_hooks.hooks.calls import CallStack
 from lswag_hooks.hooks.graph import DATA, Graph, WeightCall, read_graph
 from lswag_hooks.hooks.samples import (
     BLOCKS,
+    INDEPENDENT,
     Layout,
     codes_by_sample,
     obvious_layout,
@@ -41,7 +42,7 @@ class Forward:
         activations: activations in order; ``unplaced`` holds the reasons for those whose samples are unknown.
         others: gates and clamps.
         opaque: scripted modules, into which no hook reaches.
-        shared: activations that no sample enters (of position networks): they have no sample-wise pattern.
+        shared: activations that no sample enters (of position networks), by position: they have no pattern.
         fed_by: parameter of a layer -> position of the activation that feeds it.
     """
 
@@ -53,7 +54,7 @@ class Forward:
     others: list[ActivationCall] = field(default_factory=list)
     opaque: list[str] = field(default_factory=list)
     fed_by: dict[str, int] = field(default_factory=dict)
-    shared: list[ActivationCall] = field(default_factory=list)
+    shared: dict[int, ActivationCall] = field(default_factory=dict)
 
 
 def mark(inputs: Any) -> tuple[Any, bool]:
@@ -126,24 +127,18 @@ class Watcher:
         ):
             value = loss(marked)
         graph = read_graph([value], self.parameters.names, known)
-        unsettled, joined = self._settle(graph, regions)
         result = Forward(value, graph, Inventory([]), calls, others=capture.others, opaque=stack.opaque)
+        # by the graph, no sample enters them; the node of an activation in place on a view is not in the graph
         shared = {position for node, position in fed.items() if not graph.flags.get(node, DATA) & DATA}
-        place: dict[str, Layout | str] = {}
-        if (unsettled or any(position not in shared for position, _, _ in held)) and probe is not None:
-            place = self._experiment(probe, graph, unsettled)
-        for call in unsettled:
-            if call.layout is None:
-                call.reason = call.reason or UNPLACED
-        self._settle_joined(graph, joined)
+        result.shared = {position: calls[position] for position in shared}
+        place = self.settle(graph, probe, regions, any(position not in shared for position, _, _ in held))
         for position, kept, code in held:
             if position in shared:
-                result.shared.append(kept)
                 continue
             layout = region_layout(len(code), regions) if code.dim() else None
             found = layout or place.get(kept.name, UNPLACED)
-            if found == "shared":
-                result.shared.append(kept)
+            if found == INDEPENDENT:
+                result.shared[position] = kept
             elif isinstance(found, Layout) and consume is not None:
                 consume(position, kept, codes_by_sample(code, found, self.samples))
             else:
@@ -163,6 +158,32 @@ class Watcher:
         with CallStack(self.model) as stack, ActivationCapture(stack, activation):
             value = call(marked)
         return read_graph([value], self.parameters.names, known), seen
+
+    def settle(
+        self,
+        graph: Graph,
+        probe: Probe | None = None,
+        regions: Sequence[tuple[int, ...]] = (),
+        activations: bool = False,
+    ) -> dict[str, Layout | str]:
+        """Give every product of a graph its layout, or the reason why it has none.
+
+        Args:
+            graph: of a forward pass.
+            probe: the experiment (a, a, b), run only if a shape alone does not tell.
+            regions: counts of regions of interest that pooling layers took.
+            activations: an activation wants the experiment too.
+
+        Returns:
+            Layouts of activations by name, if the experiment was made.
+        """
+        unsettled, joined = self._settle(graph, regions)
+        place = self._experiment(probe, graph, unsettled) if (unsettled or activations) and probe is not None else {}
+        for call in unsettled:
+            if call.layout is None:
+                call.reason = call.reason or UNPLACED
+        self._settle_joined(graph, joined)
+        return place
 
     def _settle(self, graph: Graph, regions: list[tuple[int, ...]]) -> tuple[list[WeightCall], list[WeightCall]]:
         """Give each product its layout; returns those that only an experiment can settle, and sums that tables join."""
@@ -204,6 +225,9 @@ class Watcher:
                 unsettled.append(call)
         return unsettled, joined
 
+    def _activation_layout(self, output: Tensor) -> Layout | str:
+        return probed_layout(output) if output.dim() else "a single number"
+
     def _settle_joined(self, graph: Graph, joined: list[WeightCall]) -> None:
         """Layouts of sums that tables join: sample first, or as many rows as a product whose rows were proved."""
         proved = {
@@ -233,7 +257,7 @@ class Watcher:
                 call.layout = found
             else:
                 call.reason = found
-        return {name: probed_layout(output) for name, output in seen.items()}
+        return {name: self._activation_layout(output) for name, output in seen.items()}
 
 
 UNPLACED = "its rows could not be assigned to samples"

@@ -9,12 +9,16 @@ the samples (a, a, b), whose first two parts must be equal and differ from the t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from torch import Tensor
 
 LayoutKind = Literal["blocks", "interleaved", "regions"]
+
+
+INDEPENDENT = "it does not depend on the sample"
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,7 @@ def obvious_layout(shape: tuple[int, ...], samples: int, features: int, attentio
     return None
 
 
-def region_layout(rows: int, regions: list[tuple[int, ...]]) -> Layout | None:
+def region_layout(rows: int, regions: Sequence[tuple[int, ...]]) -> Layout | None:
     """Layout of a head that sees regions of interest, from the counts of the latest pooling with as many rows."""
     for counts in reversed(regions):
         if sum(counts) == rows:
@@ -85,7 +89,7 @@ def probed_layout(rows: Tensor) -> Layout | str:
     if len(fits) == 1 or (fits and per == 1):
         return fits[0]
     if not fits and same(flat[:per], flat[per : 2 * per]) and same(flat[:per], flat[2 * per :]):
-        return "its input does not depend on the sample"
+        return INDEPENDENT
     return "its rows fit neither blocks of samples nor interleaved samples"
 
 

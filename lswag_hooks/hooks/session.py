@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import random
 from types import TracebackType
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from lswag_hooks.errors import InputError, UnsupportedError
+from lswag_hooks.rng import preserved, seeded
 
 Mode = Literal["score", "train", "eval"]
 MODES = ("score", "train", "eval")
@@ -20,26 +19,6 @@ MODES = ("score", "train", "eval")
 
 def _training(module: nn.Module, mode: Mode) -> bool:
     return mode == "train" or (mode == "score" and isinstance(module, _BatchNorm))
-
-
-class _RandomStates:
-    """Random states of Python, NumPy, torch and every accelerator."""
-
-    def __init__(self) -> None:
-        self.python = random.getstate()
-        self.numpy = np.random.get_state()
-        self.torch = torch.get_rng_state()
-        self.cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
-        self.mps = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None
-
-    def restore(self) -> None:
-        random.setstate(self.python)
-        np.random.set_state(self.numpy)
-        torch.set_rng_state(self.torch)
-        if self.cuda is not None:
-            torch.cuda.set_rng_state_all(self.cuda)
-        if self.mps is not None:
-            torch.mps.set_rng_state(self.mps)
 
 
 class ProbeSession:
@@ -75,7 +54,7 @@ class ProbeSession:
 
     def __enter__(self) -> ProbeSession:
         with contextlib.ExitStack() as stack:
-            stack.callback(_RandomStates().restore)
+            stack.enter_context(preserved() if self.seed is None else seeded(self.seed))
             modules = list(self.model.modules())
             for module in modules:
                 stack.callback(_restore_module, module, dict(module.__dict__))
@@ -87,8 +66,6 @@ class ProbeSession:
             stack.enter_context(torch.compiler.set_stance("force_eager"))
             stack.enter_context(torch.enable_grad())
             self.set_mode(self.mode)
-            if self.seed is not None:
-                seed_everything(self.seed)
             self._stack = stack.pop_all()
         return self
 
@@ -101,13 +78,6 @@ class ProbeSession:
         self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._stack.close()
-
-
-def seed_everything(seed: int) -> None:
-    """Seed Python, NumPy, torch and all devices."""
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    torch.manual_seed(seed)
 
 
 def check_supported(model: nn.Module) -> None:

@@ -11,6 +11,7 @@ from torch.nn.utils import parametrizations, parametrize
 from torch.utils.checkpoint import checkpoint
 
 from lswag_hooks import Batch, UnsupportedError, register_activation, score
+from lswag_hooks.hooks import activations
 from lswag_hooks.hooks.forward import Watcher
 from lswag_hooks.hooks.rules import blocks
 from lswag_hooks.hooks.session import ProbeSession
@@ -1179,6 +1180,14 @@ def test_hard_sigmoid_written_with_relu6_is_a_gate():
     assert [other.kind for other in seen.forward.others] == ["gate"]
 
 
+@pytest.fixture
+def own_table(monkeypatch):
+    """What a test registers is forgotten afterwards."""
+    monkeypatch.setattr(activations, "_FUNCTIONS", dict(activations._FUNCTIONS))
+    monkeypatch.setattr(activations, "_CLASSES", dict(activations._CLASSES))
+
+
+@pytest.mark.usefixtures("own_table")
 def test_activation_of_ones_own():
     class WaveletUnit(nn.Module):
         def forward(self, x):
@@ -1193,6 +1202,7 @@ def test_activation_of_ones_own():
     assert torch.equal(seen.codes[0][1], outputs_by_hand(net, x, [net[1]])[0] > 0)
 
 
+@pytest.mark.usefixtures("own_table")
 def test_function_of_ones_own_and_a_gate_of_ones_own():
     register_activation(torch.sinc)
     register_activation(torch.erf, "gate")

@@ -74,7 +74,9 @@ class BroadcastGradient:
         part = part.sum(summed, keepdim=True) if summed else part
         if not repeated:
             return part.reshape(many, 1, self.columns)
-        out = part.new_zeros(many, self.samples, *part.shape[1:])  # a table repeated for every sample: only its own part
+        out = part.new_zeros(
+            many, self.samples, *part.shape[1:]
+        )  # a table repeated for every sample: only its own part
         out[torch.arange(many), torch.arange(samples.start, samples.stop)] = part
         return out.reshape(many, 1, self.columns)
 
