@@ -69,10 +69,10 @@ class LSWAGCallback(_Callback):
     Args:
         proxies: As for `score`: names, or proxies with options.
         samples: How many samples to score on, over all processes.
-        batch: What to score on instead: a Batch in the form that ``training_step`` takes, or what `Batch.load` reads
-            ("digits", "noise", an .npz file, a folder of images). Needed for several train dataloaders at once, and for
-            data that can be read only once, or that would not be the same afterwards (a dataset that keeps a place or
-            a random generator of its own in the main process).
+        batch: What to score on instead: a Batch or a pair (inputs, targets), as ``training_step`` takes it, or what
+            `Batch.load` reads ("digits", "noise", an .npz file, a folder of images). Needed for several train
+            dataloaders at once, and for data that can be read only once, or that would not be the same afterwards (a
+            dataset that keeps a place or a random generator of its own in the main process).
         loss: As for `score`; by default the loss of the LightningModule's own ``training_step``.
         interval: First and last percentile of layers that L-SWAG counts; None: all.
         mode: As for `score`.
@@ -109,7 +109,7 @@ class LSWAGCallback(_Callback):
         self,
         proxies: str | Proxy | Sequence[str | Proxy] = "lswag",
         samples: int = 64,
-        batch: str | Batch | None = None,
+        batch: str | Batch | tuple[Any, Any] | None = None,
         loss: Literal["training_step"] | Callable[..., Any] | None = None,
         interval: Interval | None = None,
         mode: Mode = "score",
@@ -169,23 +169,27 @@ class LSWAGCallback(_Callback):
         self._restored = True
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
-        """Refuse strategies that shard the parameters, before any work."""
+        """Refuse strategies that shard the parameters, before any work, and forget another network's scores."""
+        if stage != "fit":
+            return
         strategy = trainer.strategy
         names = {cls.__name__ for cls in type(strategy).__mro__}
-        if stage == "fit" and (names & _SHARDED or getattr(strategy, "zero_stage_3", False)):
+        if names & _SHARDED or getattr(strategy, "zero_stage_3", False):
             raise UnsupportedError(
                 f"{type(strategy).__name__} keeps only a shard of each parameter in a process, and a shard cannot be "
                 "scored: score the plain module before training, lswag_hooks.score(model, batch), and leave out the "
                 "callback; or train with 'ddp'."
             )
+        self._restored = False  # checkpoints are loaded after this hook
+        if trainer.global_step == 0:  # no second fit of the same Trainer
+            self.result = None
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Score, log and decide."""
         self.rejected = False
-        # a second fit, or a run resumed from a checkpoint: what counts is the network at its initialisation
+        # not in a second fit, nor in one resumed from a checkpoint: what counts is the network at its initialisation
         if not self._restored and trainer.global_step == 0:
             self.result = self._score(trainer, pl_module)
-        self._restored = False
         if self.result is None:
             if trainer.is_global_zero:
                 warnings.warn(

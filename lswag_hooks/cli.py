@@ -163,11 +163,10 @@ def _score(options: Namespace) -> int:
         return 0
     show = console().print
     show(f"{options.model} on {len(batch)} samples of {batch.name}, {_by(images_of(batch))}, seed {options.seed}")
-    scores = [
-        [key, "-" if key in result.reasons else f"{result[key]:.6g}", result.reasons.get(key, "")] for key in keys
-    ]
-    titles = ["proxy", "score", "why not"] if any(reason for _, _, reason in scores) else ["proxy", "score"]
-    show(table(titles, [line[: len(titles)] for line in scores], right={1}))
+    scores = [[key, f"{result[key]:.6g}"] for key in keys if key not in result.reasons]
+    show(table(["proxy", "score"], scores, right={1}))
+    if row.reason:
+        show(f"not scored: {row.reason}")
     layers = result.profile.weights  # none, if only sizes were asked for
     show(
         f"{quantity(row.params)} parameters, {quantity(row.flops)} multiply-accumulates, "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 
@@ -62,7 +62,9 @@ class Coverage:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain lists and numbers, ready for JSON."""
-        return {**asdict(self), "weight_share": self.weight_share, "activation_share": self.activation_share}
+        counts = {"activations": dict(self.activations), "gates": dict(self.gates)}  # asdict breaks a Counter
+        shares = {"weight_share": self.weight_share, "activation_share": self.activation_share}
+        return {**asdict(replace(self, activations=Counter(), gates=Counter())), **counts, **shares}
 
     def __str__(self) -> str:
         """One line, then what is missing."""

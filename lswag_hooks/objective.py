@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, Protocol, cast
 
@@ -140,7 +141,9 @@ class TrainingStepObjective:
                 "pass loss=, a function of (outputs, targets)."
             )
         silent = _silent(model)
-        result = silent.training_step(batch.as_loaded(), 0)
+        step = type(silent).training_step  # of the class: a compiled instance holds one that is bound to the original
+        numbered = len(inspect.signature(step).parameters) > 2  # Lightning allows training_step(self, batch) too
+        result = step(silent, batch.as_loaded(), 0) if numbered else step(silent, batch.as_loaded())
         if isinstance(result, Mapping):
             result = result.get("loss")
         if not isinstance(result, Tensor):

@@ -200,7 +200,8 @@ def prefilter(
         ['timm/test_vit']
     """
     listed = listed_candidates(candidates)
-    if isinstance(keep, bool) or not (keep >= 1 if isinstance(keep, int) else 0 < keep < 1):
+    whole, share = isinstance(keep, int) and not isinstance(keep, bool), isinstance(keep, float)
+    if not (whole and keep >= 1) and not (share and 0 < keep < 1):
         raise InputError(f"keep={keep!r}: give a number of candidates (1 or more), or a share between 0 and 1.")
     count = keep if isinstance(keep, int) else math.ceil(keep * len(listed))
     given = candidates if isinstance(candidates, Mapping) else [candidate.spec for candidate in listed]

@@ -34,10 +34,11 @@ def quantity(value: float) -> str:
     """
     if not math.isfinite(value):
         return "-"
+    value = float(f"{value:.3g}")  # rounded first: 999.6 is 1.00k
     for power, unit in ((12, "T"), (9, "G"), (6, "M"), (3, "k")):
-        if 0.9995 * 10**power <= abs(value) < 0.9995 * 10 ** (power + 3):
+        if 1 <= abs(value) / 10**power < 1000:
             scaled = value / 10**power
-            return f"{scaled:.{max(0, 2 - math.floor(math.log10(max(abs(scaled), 1.0))))}f}{unit}"
+            return f"{scaled:.{2 - math.floor(math.log10(abs(scaled)))}f}{unit}"
     return f"{value:.3g}"
 
 

@@ -522,6 +522,23 @@ class TestCheckpoint:
             fit(pl, callback, model=model, ckpt_path=tmp_path / "a.ckpt", max_epochs=2)
         assert callback.result is None and not callback.rejected and model.steps == 6
 
+    def test_scores_of_another_network_are_forgotten(self, pl, tmp_path):
+        runs, _ = fit(pl)
+        runs.save_checkpoint(tmp_path / "without.ckpt")
+        callback = LSWAGCallback()
+        runs, _ = fit(pl, callback)
+        runs.save_checkpoint(tmp_path / "with.ckpt")
+        first = callback.result
+        # Lightning restores callbacks for an evaluation too: the fit that follows is a new one all the same
+        trainer(pl, callback).validate(lit(pl, validation_step=lambda *_: None), loader(), tmp_path / "with.ckpt")
+        other = lit(pl)
+        nn.init.normal_(other.net[0].weight)
+        fit(pl, callback, model=other)
+        assert callback.scores != first.scores
+        with pytest.warns(UserWarning, match="holds no scores"):
+            fit(pl, callback, ckpt_path=tmp_path / "without.ckpt", max_epochs=2)
+        assert callback.result is None
+
     def test_a_second_fit_keeps_the_scores(self, pl):
         callback = LSWAGCallback()
         runs, model = fit(pl, callback)
@@ -641,14 +658,14 @@ class TestRefusals:
         deepspeed = object.__new__(strategies.DeepSpeedStrategy)
         for stage in (2, 3):
             deepspeed.config = {"zero_optimization": {"stage": stage}}
-            fake = types.SimpleNamespace(strategy=deepspeed)
+            fake = types.SimpleNamespace(global_step=0, strategy=deepspeed)
             if stage == 2:
                 LSWAGCallback().setup(fake, None, "fit")
                 continue
             with pytest.raises(UnsupportedError, match="DeepSpeedStrategy keeps only a shard"):
                 LSWAGCallback().setup(fake, None, "fit")
         for name in ("FSDPStrategy", "ModelParallelStrategy"):
-            fake = types.SimpleNamespace(strategy=object.__new__(getattr(strategies, name)))
+            fake = types.SimpleNamespace(global_step=0, strategy=object.__new__(getattr(strategies, name)))
             with pytest.raises(UnsupportedError, match=f"{name} keeps only a shard"):
                 LSWAGCallback().setup(fake, None, "fit")
             LSWAGCallback().setup(fake, None, "test")

@@ -10,6 +10,7 @@ patterns of the layer (Eq. 1, 6, 7 and 8).
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Sequence
 
 from lswag_hooks.errors import InputError
@@ -39,7 +40,7 @@ def check_interval(interval: Interval | None) -> Interval:
     if interval is None:
         return 0, BINS - 1
     try:
-        first, last = (int(value) for value in interval)
+        first, last = (operator.index(value) for value in interval)
     except (TypeError, ValueError):
         first, last = -1, -1
     if not 0 <= first <= last < BINS:

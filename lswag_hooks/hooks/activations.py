@@ -78,6 +78,7 @@ for _name in [
     "PytorchGELUTanh",
     "LaplaceActivation",
     "ReLUSquaredActivation",
+    "Mish",
     "MishActivation",
     "XIELUActivation",
     "StarReLU",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +17,7 @@ from lswag_hooks.hooks.graph import DATA, Graph, WeightCall, read_graph
 from lswag_hooks.hooks.samples import (
     BLOCKS,
     INDEPENDENT,
+    INTERLEAVED,
     Layout,
     codes_by_sample,
     obvious_layout,
@@ -177,13 +178,26 @@ class Watcher:
         Returns:
             Layouts of activations by name, if the experiment was made.
         """
+        found: dict[str, Layout | str] = {}
+        undecided = graph.undecided()
+        if undecided and probe is not None:  # constants, or data that came without a graph?
+            twin, seen = probe()
+            probe = lambda: (twin, seen)  # noqa: E731  (the experiment is made once)
+            twins = {key: call for call, key in _numbered(twin.undecided())}
+            data = {call.node for call, key in _numbered(undecided) if key in twins and _varies(twins[key])}
+            if data:
+                graph.sources |= data
+                graph.read()
+                twin.sources |= {twins[key].node for call, key in _numbered(undecided) if call.node in data}
+                twin.read()
         unsettled, joined = self._settle(graph, regions)
-        place = self._experiment(probe, graph, unsettled) if (unsettled or activations) and probe is not None else {}
+        if (unsettled or activations) and probe is not None:
+            found = self._experiment(probe, graph, unsettled)
         for call in unsettled:
             if call.layout is None:
                 call.reason = call.reason or UNPLACED
         self._settle_joined(graph, joined)
-        return place
+        return found
 
     def _settle(self, graph: Graph, regions: list[tuple[int, ...]]) -> tuple[list[WeightCall], list[WeightCall]]:
         """Give each product its layout; returns those that only an experiment can settle, and sums that tables join."""
@@ -191,7 +205,9 @@ class Watcher:
         for call in graph.calls:
             if call.kind == "lookup":
                 indices = call.node._saved_indices
-                if indices.dim() and indices.shape[0] == self.samples:
+                if call.node._saved_scale_grad_by_freq:
+                    call.reason = "a lookup that scales gradients by frequency, for which there is no rule"
+                elif indices.dim() and indices.shape[0] == self.samples:
                     call.layout = BLOCKS
                 else:
                     call.reason = "looked up without a sample axis"
@@ -201,9 +217,6 @@ class Watcher:
                     joined.append(call)
                 continue
             edge = call.node.next_functions[call.data]
-            if edge[0] is not None and not call.data_flags & DATA:
-                call.reason = "shared: its input does not depend on the sample"
-                continue
             batched = call.node.name() in ("BmmBackward0", "BaddbmmBackward0")
             if batched and int(call.node._input_metadata[0].shape[0]) != 1:
                 call.reason = "a batched product of several weights, for which there is no rule"
@@ -226,7 +239,13 @@ class Watcher:
         return unsettled, joined
 
     def _activation_layout(self, output: Tensor) -> Layout | str:
-        return probed_layout(output) if output.dim() else "a single number"
+        if not output.dim():
+            return "a single number"
+        if output.dim() >= 3 and output.shape[1] == 3:  # (positions, samples, ...)?
+            layout = probed_layout(output.flatten(0, 1))
+            if layout == INTERLEAVED:
+                return layout
+        return probed_layout(output)
 
     def _settle_joined(self, graph: Graph, joined: list[WeightCall]) -> None:
         """Layouts of sums that tables join: sample first, or as many rows as a product whose rows were proved."""
@@ -278,6 +297,10 @@ def _feeding(graph: Graph, activations: dict[Any, int], inventory: Inventory) ->
         if child is not None and child in latest:
             fed[layer.parameter] = latest[child]
     return fed
+
+
+def _varies(call: WeightCall) -> bool:
+    return isinstance(probed_layout(read_data(call)), Layout)
 
 
 def _numbered(calls: list[WeightCall]) -> list[tuple[WeightCall, tuple[tuple[str, ...], int]]]:

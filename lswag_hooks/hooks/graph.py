@@ -12,6 +12,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from lswag_hooks.errors import UnsupportedError
+
 DATA, PARAMETER = 1, 2
 
 CONVOLUTIONS = {"ConvolutionBackward0", "ConvolutionOverrideableBackward0", "CudnnConvolutionBackward0"}
@@ -24,6 +26,11 @@ MATRIX_PRODUCTS = {
 }
 BROADCASTS = {"AddBackward0", "SubBackward0", "MulBackward0"}  # where a table computed from weights joins the data
 LOOKUPS = {"EmbeddingBackward0", "EmbeddingDenseBackward0"}
+CHOICES = {"IndexBackward0", "IndexSelectBackward0", "GatherBackward0", "TakeBackward0", "TakeAlongDimBackward0"}
+CHECKPOINTED = (
+    "activation checkpointing is on, and a checkpointed segment can be read only once: switch it off while scoring "
+    "(timm: model.set_grad_checkpointing(False); transformers: model.gradient_checkpointing_disable())."
+)
 _SAME = {"ToCopyBackward0", "AliasBackward0", "CloneBackward0", "ContiguousBackward0"}
 _TRANSPOSE = {"TBackward0"}
 
@@ -82,16 +89,64 @@ class WeightCall:
 
 @dataclass
 class Graph:
-    """Nodes of one forward pass in topological order (inputs first), and what they descend from."""
+    """Nodes of one forward pass in topological order (inputs first), and what they descend from.
+
+    Attributes:
+        nodes: all nodes.
+        parameters: nodes that accumulate the gradient of a parameter, with its name.
+        sources: nodes that data enter which need no gradient.
+        flags: whether a node descends from data, from parameters, or both.
+        calls: products that a weight enters.
+        exits: parameter -> operands, with their index, at which what is computed from it alone meets data.
+        multiplied: parameters that enter some product.
+    """
 
     nodes: list[Node]
-    flags: dict[Node, int]
-    parameters: dict[Node, str]  # AccumulateGrad nodes of parameters
+    parameters: dict[Node, str]
+    sources: set[Node]
+    flags: dict[Node, int] = field(default_factory=dict)
     calls: list[WeightCall] = field(default_factory=list)
-    consumers: dict[str, set[str]] = field(default_factory=dict)  # parameter -> names of the operations it enters
+    exits: dict[str, list[tuple[Node, int]]] = field(default_factory=dict)
+    multiplied: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.read()
 
     def descends(self, edge: tuple[Node | None, int]) -> int:
+        """What an operand descends from; nothing for a constant."""
         return 0 if edge[0] is None else self.flags[edge[0]]
+
+    def read(self) -> None:
+        """Find what every node descends from, and with it the products of weights and data."""
+        for node in self.nodes:
+            flag = DATA if node in self.sources else 0
+            for child, _ in node.next_functions:
+                if child is not None:
+                    flag |= self.flags[child]
+            if node in self.parameters:
+                flag |= PARAMETER
+            self.flags[node] = flag
+        self.exits = {}
+        for node in self.nodes:
+            if self.flags[node] & DATA:
+                for index, edge in enumerate(node.next_functions):
+                    if edge[0] is not None and self.flags[edge[0]] == PARAMETER:
+                        for name in _behind(self, edge[0]):
+                            self.exits.setdefault(name, []).append((node, index))
+        products = [call for node in self.nodes if (call := _product(self, node)) is not None]
+        self.multiplied = [name for call in products if call.kind != "lookup" for name in call.parameters]
+        self.calls = sorted(_through_shared(self, products), key=lambda call: call.order)
+
+    def undecided(self) -> list[WeightCall]:
+        """Products of a weight and something that is neither data nor computed: a constant, or data without a graph."""
+        products = [call for node in self.nodes if (call := _product(self, node)) is not None]
+        return [
+            call
+            for call in products
+            if call.kind != "lookup"
+            and call.node.next_functions[call.data][0] is None
+            and not self.flags[call.node] & DATA
+        ]
 
 
 def read_graph(outputs: Iterable[Tensor], parameters: Mapping[int, str], marked: bool = True) -> Graph:
@@ -101,118 +156,91 @@ def read_graph(outputs: Iterable[Tensor], parameters: Mapping[int, str], marked:
         outputs: the loss, or the outputs.
         parameters: id of a parameter -> its name.
         marked: the inputs require a gradient, so that what does not lead to them is known not to depend on them.
+
+    Raises:
+        UnsupportedError: a segment is checkpointed in a way that hides it.
     """
-    roots = [output.grad_fn for output in outputs if output.grad_fn is not None]
     order: list[Node] = []
-    flags: dict[Node, int] = {}
     leaves: dict[Node, str] = {}
-    stack: list[tuple[Node, bool]] = [(root, False) for root in roots]
+    sources: set[Node] = set()
+    stack: list[tuple[Node, bool]] = [(output.grad_fn, False) for output in outputs if output.grad_fn is not None]
     seen: set[Node] = set()
     while stack:
         node, done = stack.pop()
-        if done:
-            order.append(node)
-            flag = 0
-            for child, _ in node.next_functions:
-                if child is not None:
-                    flag |= flags[child]
-            variable = getattr(node, "variable", None)
-            if variable is not None:
-                name = parameters.get(id(variable))
-                if name is None:
-                    flag |= DATA
-                else:
-                    leaves[node] = name
-                    flag |= PARAMETER
-            elif node.name() in LOOKUPS:
-                flag |= DATA  # which rows are looked up depends on the sample
-            elif not marked and _constant_operand(node):
-                flag |= DATA  # nothing else tells data from constants here; a layout must still be proved
-            flags[node] = flag
-        elif node not in seen:
+        if not done and node in seen:
+            continue
+        if not done:
             seen.add(node)
             stack.append((node, True))
             stack.extend((child, False) for child, _ in node.next_functions if child is not None and child not in seen)
-    graph = Graph(order, flags, leaves)
-    _find_calls(graph)
-    return graph
-
-
-def _constant_operand(node: Node) -> bool:
-    name = node.name()
-    if name in CONVOLUTIONS:
-        return node.next_functions[0][0] is None
-    if name in MATRIX_PRODUCTS:
-        return any(node.next_functions[i][0] is None for i in MATRIX_PRODUCTS[name])
-    return False
-
-
-def _find_calls(graph: Graph) -> None:
-    for node in graph.nodes:
-        name = node.name()
-        for child, _ in node.next_functions:
-            if child is not None and child in graph.parameters:
-                graph.consumers.setdefault(graph.parameters[child], set()).add(name)
-        if name in CONVOLUTIONS:
-            candidates = ((1, 0),)
-            kind = "conv"
-        elif name in MATRIX_PRODUCTS:
-            left, right = MATRIX_PRODUCTS[name]
-            candidates = ((right, left), (left, right))  # type: ignore[assignment]
-            kind = "matmul"
-        elif name in LOOKUPS:
-            candidates = ((0, 0),)
-            kind = "lookup"
-        else:
             continue
-        for weight, data in candidates:
-            edge = node.next_functions[weight]
-            if graph.descends(edge) == PARAMETER:
-                names, form = _trace(graph, edge)
-                graph.calls.append(
-                    WeightCall(
-                        node,
-                        kind,
-                        weight,
-                        data,
-                        names,
-                        form,
-                        node._sequence_nr(),
-                        data_flags=graph.descends(node.next_functions[data]) if kind != "lookup" else DATA,
-                    )
-                )
-                break
-    graph.calls = _through_shared(graph)
-    graph.calls.sort(key=lambda call: call.order)
+        order.append(node)
+        name, variable = node.name(), getattr(node, "variable", None)
+        if name == "CheckpointFunctionBackward":
+            raise UnsupportedError(CHECKPOINTED)
+        if variable is not None and id(variable) in parameters:
+            leaves[node] = parameters[id(variable)]
+        elif variable is not None or name in LOOKUPS or (not marked and name in CHOICES):
+            sources.add(node)  # the inputs themselves, or what they choose
+    return Graph(order, leaves, sources)
 
 
-def _through_shared(graph: Graph) -> list[WeightCall]:
+def _product(graph: Graph, node: Node) -> WeightCall | None:
+    """The product of a weight that a node is, if it is one."""
+    name = node.name()
+    candidates: tuple[tuple[int, int], ...]
+    if name in CONVOLUTIONS:
+        candidates, kind = ((1, 0),), "conv"
+    elif name in MATRIX_PRODUCTS:
+        left, right = MATRIX_PRODUCTS[name]
+        candidates, kind = ((right, left), (left, right)), "matmul"
+    elif name in LOOKUPS:
+        candidates, kind = ((0, 0),), "lookup"
+    else:
+        return None
+    for weight, data in candidates:
+        edge = node.next_functions[weight]
+        if graph.descends(edge) == PARAMETER:
+            names, form = _trace(graph, edge)
+            flags = DATA if kind == "lookup" else graph.descends(node.next_functions[data])
+            return WeightCall(node, kind, weight, data, names, form, node._sequence_nr(), flags)
+    return None
+
+
+def _through_shared(graph: Graph, products: list[WeightCall]) -> list[WeightCall]:
     """Replace products that no sample enters by the places where their results join the data.
 
     A position network turns a table of coordinates into a bias that is added for every sample. Its weights have
     per-sample gradients all the same: those of the bias, pulled back through the network.
     """
-    shared = [call for call in graph.calls if not graph.flags[call.node] & DATA]
-    if not shared:
-        return graph.calls
-    names = {name for call in shared for name in call.parameters}
-    calls = [call for call in graph.calls if graph.flags[call.node] & DATA]
+    calls = [call for call in products if graph.flags[call.node] & DATA]
+    names = {name for call in products if not graph.flags[call.node] & DATA for name in call.parameters}
     known = {(call.node, call.weight) for call in calls}
-    for node in graph.nodes:
-        if not graph.flags[node] & DATA:
-            continue
-        for index, edge in enumerate(node.next_functions):
-            if edge[0] is None or graph.flags[edge[0]] != PARAMETER or (node, index) in known:
-                continue
-            behind, _ = _trace(graph, edge)
-            found = tuple(name for name in behind if name in names)
-            if not found:
-                continue
-            call = WeightCall(node, "broadcast", index, 1 - index, found, "derived", node._sequence_nr(), DATA)
-            if node.name() not in BROADCASTS:
-                call.reason = f"every sample shares it and it enters {node.name()}, for which there is no rule"
-            calls.append(call)
+    joined: dict[tuple[Node, int], list[str]] = {}
+    for name in sorted(names):
+        for place in graph.exits.get(name, ()):
+            if place not in known:
+                joined.setdefault(place, []).append(name)
+    for (node, index), found in joined.items():
+        call = WeightCall(node, "broadcast", index, 1 - index, tuple(found), "derived", node._sequence_nr(), DATA)
+        if node.name() not in BROADCASTS:
+            call.reason = f"every sample shares it and it enters {node.name()}, for which there is no rule"
+        calls.append(call)
     return calls
+
+
+def _behind(graph: Graph, node: Node) -> list[str]:
+    """Names of the parameters that a node descends from."""
+    names, stack, seen = [], [node], set()
+    while stack:
+        node = stack.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        if node in graph.parameters:
+            names.append(graph.parameters[node])
+        stack.extend(child for child, _ in node.next_functions if child is not None)
+    return sorted(names)
 
 
 def _trace(graph: Graph, edge: tuple[Node, int]) -> tuple[tuple[str, ...], str]:
@@ -226,16 +254,7 @@ def _trace(graph: Graph, edge: tuple[Node, int]) -> tuple[tuple[str, ...], str]:
         node = node.next_functions[0][0]
     if node in graph.parameters:
         return (graph.parameters[node],), "transposed" if turned else "plain"
-    names, stack, seen = [], [edge[0]], set()
-    while stack:
-        node = stack.pop()
-        if node in seen:
-            continue
-        seen.add(node)
-        if node in graph.parameters:
-            names.append(graph.parameters[node])
-        stack.extend(child for child, _ in node.next_functions if child is not None)
-    return tuple(sorted(names)), "derived"
+    return tuple(_behind(graph, edge[0])), "derived"
 
 
 def is_table(name: str, owner: nn.Module) -> bool:

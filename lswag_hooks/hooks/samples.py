@@ -97,6 +97,7 @@ def to_blocks(rows: Tensor, layout: Layout, samples: int) -> Tensor:
     """Rearrange rows so that equal contiguous blocks belong to the samples; short ones are filled with zeros.
 
     Example:
+        >>> import torch
         >>> to_blocks(torch.tensor([[1.0], [2.0], [3.0]]), Layout("regions", (1, 2)), 2).flatten().tolist()
         [1.0, 0.0, 2.0, 3.0]
     """

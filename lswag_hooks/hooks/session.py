@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from types import TracebackType
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -57,7 +57,7 @@ class ProbeSession:
             stack.enter_context(preserved() if self.seed is None else seeded(self.seed))
             modules = list(self.model.modules())
             for module in modules:
-                stack.callback(_restore_module, module, dict(module.__dict__))
+                stack.callback(_Attributes(module).restore)
             stack.callback(BufferGuard(self.model).restore)
             for parameter in self.model.parameters():
                 stack.callback(_restore_parameter, parameter, parameter.requires_grad, parameter.grad)
@@ -100,14 +100,34 @@ def check_supported(model: nn.Module) -> None:
             )
 
 
-def _restore_module(module: nn.Module, attributes: dict[str, Any]) -> None:
-    """Plain attributes and the training flag; parameters and buffers are dictionaries restored elsewhere."""
-    current = module.__dict__
-    for name in [name for name in current if name not in attributes]:
-        del current[name]
-    for name, value in attributes.items():
-        if current.get(name, module) is not value:
-            current[name] = value
+_OWN = frozenset(nn.Module().__dict__)  # dictionaries of hooks, parameters, buffers and submodules: seen to elsewhere
+
+
+class _Attributes:
+    """A module's plain attributes, with the contents of lists, dictionaries and sets (a forward pass may add to them)."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module, self.kept = module, dict(module.__dict__)
+        self.contents = [
+            (value, value.copy())
+            for name, value in self.kept.items()
+            if name not in _OWN and isinstance(value, (list, dict, set))
+        ]
+
+    def restore(self) -> None:
+        """Put back what is not the same."""
+        current = self.module.__dict__
+        for name in [name for name in current if name not in self.kept]:
+            del current[name]
+        for name, value in self.kept.items():
+            if current.get(name, self) is not value:
+                current[name] = value
+        for container, content in self.contents:
+            if isinstance(container, list):
+                container[:] = content
+            else:
+                container.clear()
+                container.update(content)
 
 
 def _restore_parameter(parameter: nn.Parameter, requires_grad: bool, grad: Tensor | None) -> None:
@@ -120,15 +140,17 @@ class BufferGuard:
 
     def __init__(self, model: nn.Module) -> None:
         self.kept = [
-            (module._buffers, name, buffer, buffer._version, buffer.detach().clone())
+            (module._buffers, name, buffer, buffer.detach().clone())
             for module in model.modules()
             for name, buffer in module._buffers.items()
             if buffer is not None
         ]
 
     def restore(self) -> None:
-        for owner, name, buffer, version, value in self.kept:
-            if buffer._version != version:
+        """Put back what is not the same."""
+        for owner, name, buffer, value in self.kept:
+            # not by the version counter: batch norm moves its statistics without raising it
+            if not torch.equal(buffer, value):
                 with torch.no_grad():
                     buffer.copy_(value)
             owner[name] = buffer

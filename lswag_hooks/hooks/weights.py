@@ -16,7 +16,7 @@ from torch.autograd.graph import GradientEdge
 
 from lswag_hooks.errors import UnsupportedError
 from lswag_hooks.hooks.calls import clean_name
-from lswag_hooks.hooks.graph import Graph, WeightCall, is_table, shape_of
+from lswag_hooks.hooks.graph import CHECKPOINTED, Graph, WeightCall, is_table, shape_of
 from lswag_hooks.hooks.rules import (
     BroadcastGradient,
     DerivedGradient,
@@ -28,11 +28,6 @@ from lswag_hooks.hooks.rules import (
 )
 from lswag_hooks.hooks.rules.conv import ConvOptions
 from lswag_hooks.hooks.samples import BLOCKS, Layout, by_sample, to_blocks
-
-CHECKPOINTED = (
-    "activation checkpointing is on, and a checkpointed segment can be read only once: switch it off while scoring "
-    "(timm: model.set_grad_checkpointing(False); transformers: model.gradient_checkpointing_disable())."
-)
 
 
 @dataclass
@@ -54,6 +49,7 @@ class WeightLayer:
 
     @property
     def kind(self) -> str:
+        """``conv``, ``matmul``, or ``broadcast`` for one that every sample shares."""
         return self.calls[0].kind
 
 
@@ -73,7 +69,7 @@ class Parameters:
         self.by_name: dict[str, nn.Parameter] = {}
         self.names: dict[int, str] = {}
         self.owners: dict[str, nn.Module] = {}
-        modules = {name: module for name, module in model.named_modules(remove_duplicate=False)}
+        modules = dict(model.named_modules(remove_duplicate=False))
         for raw, parameter in model.named_parameters():
             name, owner = clean_name(raw), raw.rpartition(".")[0]
             self.by_name[name] = parameter
@@ -123,9 +119,16 @@ def take_inventory(graph: Graph, parameters: Parameters) -> Inventory:
         if is_table(name, parameters.owners[name]):
             inventory.tables.append(name)
             continue
-        if sum(n > 1 for n in parameter.shape) < 2 and all(call.form == "derived" for call in products):
+        scaled = all(
+            call.form == "derived" and call.kind != "broadcast" and len(call.parameters) > 1 for call in products
+        )
+        if scaled and sum(n > 1 for n in parameter.shape) < 2:
             continue  # the gain of a normalised weight
         reasons = {call.reason for call in calls if call.reason}
+        known = {(call.node, call.weight) for call in calls}
+        also = {node.name() for node, index in graph.exits.get(name, ()) if (node, index) not in known}
+        if also:
+            reasons.add(f"it also enters {', '.join(sorted(also))}, for which there is no rule")
         if reasons:
             inventory.uncovered[name] = "; ".join(sorted(reasons))
             continue
@@ -135,9 +138,9 @@ def take_inventory(graph: Graph, parameters: Parameters) -> Inventory:
     for index, layer in enumerate(inventory.layers):
         layer.index = index
     seen = set(grouped) | set(inventory.uncovered)
-    for name in parameters.of_layers():
+    for name in dict.fromkeys([*parameters.of_layers(), *graph.multiplied]):
         if name not in seen and parameters.by_name[name].dim() >= 2:
-            entered = graph.consumers.get(name)
+            entered = {node.name() for node, _ in graph.exits.get(name, ())}
             inventory.uncovered[name] = (
                 f"enters {', '.join(sorted(entered))}, for which there is no rule"
                 if entered
@@ -281,7 +284,10 @@ class GradientCapture:
         data, gradient, samples = operands.data, operands.gradient, self.samples
         if call.kind == "lookup":
             return EmbeddingGradient(
-                data.reshape(samples, -1), gradient.reshape(samples, -1, gradient.shape[-1]), tuple(parameter.shape)
+                data.reshape(samples, -1),
+                gradient.reshape(samples, -1, gradient.shape[-1]),
+                tuple(parameter.shape),
+                _signed(call.node._saved_padding_idx),
             )
         source: GradientSource
         if call.kind == "conv":
@@ -360,6 +366,11 @@ def _read(call: WeightCall, gradient: Tensor) -> _Operands:
     elif call.mirrored:
         data, gradient = data.T, gradient.T
     return _Operands(data, gradient)
+
+
+def _signed(value: int) -> int:
+    """A number that torch shows without its sign."""
+    return value - 2**64 if value >= 2**63 else value
 
 
 def read_data(call: WeightCall) -> Tensor:

@@ -71,8 +71,9 @@ def unpack(packed: Tensor, samples: int) -> Tensor:
 
 def _words(packed: Tensor) -> list[Tensor]:
     """Bytes of each unit joined into 64-bit words, one tensor a word."""
-    padded = F.pad(packed, (0, 0, 0, -len(packed) % 8)).T.contiguous()
-    return list(padded.view(torch.int64).unbind(1))
+    padded = F.pad(packed, (0, 0, 0, -len(packed) % 8))
+    joined = padded.T.reshape(-1).view(torch.int64)  # flat first: a single unit has no stride to speak of
+    return list(joined.view(packed.shape[1], -1).unbind(1))
 
 
 def _ranks(values: Tensor) -> tuple[Tensor, int]:
@@ -144,7 +145,7 @@ def agreement(outputs: Tensor) -> Tensor:
 def _codes(outputs: Tensor) -> Tensor:
     """0/1 codes in single precision, for a matrix product."""
     if outputs.is_floating_point():
-        return outputs.to(torch.float32).clamp_min(0).sign_()
+        return outputs.clamp_min(0).sign_().to(torch.float32)  # signs first: a double may be too small for a float
     return outputs.to(torch.float32)
 
 

@@ -72,7 +72,7 @@ class GroupedConvGradient:
         else:
             x, d = (t.reshape(1, -1, *t.shape[2:]) for t in (x, d))
         if o.transposed:  # the roles swap: the input is the output gradient of a convolution that reads d
-            x, d = d, x
+            x, d = d, _as_output(x, d, shape[2:], o)
         gradient = torch.ops.aten.convolution_backward(
             d,
             x,
@@ -96,6 +96,15 @@ class GroupedConvGradient:
 
     def restore(self, matrix: Tensor) -> Tensor:
         return matrix.reshape(*matrix.shape[:-2], *self.weight.shape)
+
+
+def _as_output(inputs: Tensor, gradients: Tensor, kernel: tuple[int, ...], options: ConvOptions) -> Tensor:
+    """Inputs of a transposed convolution, with zeros where a convolution of its output would have positions more."""
+    geometry = zip(
+        gradients.shape[2:], inputs.shape[2:], kernel, options.padding, options.dilation, options.stride, strict=True
+    )
+    extra = [(n + 2 * p - d * (k - 1) - 1) // s + 1 - size for n, size, k, p, d, s in geometry]
+    return F.pad(inputs, [value for e in reversed(extra) for value in (0, e)]) if any(extra) else inputs
 
 
 class ShiftedConvGradient:

@@ -122,11 +122,13 @@ class EmbeddingGradient:
         indices: shape (samples, positions).
         gradients: of the looked-up rows, shape (samples, positions, columns).
         shape: of the table.
+        padding: an index that gets no gradient, -1 for none.
     """
 
     indices: Tensor
     gradients: Tensor
     shape: tuple[int, ...]
+    padding: int = -1
 
     def __post_init__(self) -> None:
         self.samples = len(self.indices)
@@ -137,7 +139,10 @@ class EmbeddingGradient:
     def block(self, samples: slice, rows: slice) -> Tensor:
         indices, gradients = self.indices[samples], self.gradients[samples]
         out = gradients.new_zeros(len(indices), *self.shape)
-        return out.scatter_add_(1, indices[..., None].expand_as(gradients), gradients)
+        out.scatter_add_(1, indices[..., None].expand_as(gradients), gradients)
+        if self.padding >= 0:
+            out[:, self.padding] = 0
+        return out
 
     def arrange(self, weight: Tensor) -> Tensor:
         return weight
