@@ -80,6 +80,7 @@ class SupervisedObjective:
         self.reduction: Reduction = cast(Reduction, reduction or (found if found in ("mean", "sum") else "mean"))
 
     def __call__(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Forward pass and loss."""
         outputs = forward(model, batch.inputs)
         if self.loss is None:
             logits = find_logits(outputs)
@@ -105,22 +106,22 @@ def cross_entropy(logits: Tensor, targets: Any) -> Tensor:
     if targets.is_floating_point():
         if targets.shape != logits.shape:
             raise InputError(
-                f"targets are {targets.dtype} of shape {tuple(targets.shape)}, logits {tuple(logits.shape)}: cross-entropy "
-                "wants class numbers (int64), or one probability a class."
+                f"targets are {targets.dtype} of shape {tuple(targets.shape)}, logits {tuple(logits.shape)}: "
+                "cross-entropy wants class numbers (int64), or one probability a class."
             )
         return F.cross_entropy(logits, targets)
     if logits.dim() == 3 and targets.dim() == 2 and logits.shape[:2] == targets.shape:
         logits, targets = logits.flatten(0, 1), targets.flatten()  # (samples, positions, classes): a language model
     elif targets.shape != (logits.shape[0], *logits.shape[2:]):
         raise InputError(
-            f"targets of shape {tuple(targets.shape)} do not fit logits of shape {tuple(logits.shape)}: cross-entropy wants "
-            "one class number a sample (a model that returns feature maps wants a loss of its own: loss=...)."
+            f"targets of shape {tuple(targets.shape)} do not fit logits of shape {tuple(logits.shape)}: cross-entropy "
+            "wants one class number a sample (a model that returns feature maps wants a loss of its own: loss=...)."
         )
     classes = logits.shape[1]
     if int(targets.max()) >= classes or int(targets.min()) < 0:
         raise InputError(
-            f"targets run from {int(targets.min())} to {int(targets.max())}, the model has {classes} outputs: build the "
-            "model with as many classes as the data has, or map the labels to 0..classes-1."
+            f"targets run from {int(targets.min())} to {int(targets.max())}, the model has {classes} outputs: build "
+            "the model with as many classes as the data has, or map the labels to 0..classes-1."
         )
     return F.cross_entropy(logits, targets.long())
 
@@ -135,12 +136,13 @@ class TrainingStepObjective:
         self.reduction: Reduction = reduction
 
     def __call__(self, model: nn.Module, batch: Batch) -> Tensor:
+        """The training step's loss."""
         if not getattr(model, "automatic_optimization", True):
             raise InputError(
-                f"{type(model).__name__} optimises by hand inside training_step, so that it cannot be asked for a loss alone: "
-                "pass loss=, a function of (outputs, targets)."
+                f"{type(model).__name__} optimises by hand inside training_step, so that it cannot be asked for a loss "
+                "alone: pass loss=, a function of (outputs, targets)."
             )
-        silent = _silent(model)
+        silent: Any = _silent(model)
         step = type(silent).training_step  # of the class: a compiled instance holds one that is bound to the original
         numbered = len(inspect.signature(step).parameters) > 2  # Lightning allows training_step(self, batch) too
         result = step(silent, batch.as_loaded(), 0) if numbered else step(silent, batch.as_loaded())
@@ -182,7 +184,8 @@ def resolve_objective(model: nn.Module, loss: Any = None, reduction: Reduction |
     """
     if reduction not in (None, "mean", "sum"):
         raise InputError(f"reduction={reduction!r} is unknown: use 'mean' or 'sum'.")
-    overridden = is_lightning(model) and getattr(type(model).training_step, "__module__", "").split(".")[0] not in (
+    step = getattr(type(model), "training_step", None)
+    overridden = is_lightning(model) and getattr(step, "__module__", "").split(".")[0] not in (
         "lightning",
         "pytorch_lightning",
     )
@@ -210,8 +213,8 @@ def check_loss(loss: Any) -> Tensor:
         raise InputError(f"the loss must be one number, got {shape}: reduce it over the batch (mean or sum).")
     if not torch.isfinite(loss).all():
         raise InputError(
-            f"the loss is {float(loss)}: the inputs or the initialisation overflow. Check the input normalisation, and look at "
-            "the model's output on this batch."
+            f"the loss is {float(loss)}: the inputs or the initialisation overflow. Check the input normalisation, and "
+            "look at the model's output on this batch."
         )
     if not loss.requires_grad:
         raise InputError("the loss does not depend on any parameter of the model: check the loss and detach() calls.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -60,7 +61,12 @@ def observe(
     """Run the passes that the proxies need and reduce them, layer by layer, to what the proxies are computed from."""
     parameters = Parameters(model)
     frozen = {name for name, parameter in parameters.by_name.items() if not parameter.requires_grad}
-    needs = {need for proxy in proxies for need in proxy.needs}
+    needs = {need for proxy in proxies for need in (proxy.needs - GRADIENTS if proxy.minibatches else proxy.needs)}
+    for count in {proxy.minibatches for proxy in proxies} - {0}:
+        if len(batch) < count:
+            raise InputError(
+                f"{count} mini-batches of a batch of {len(batch)} samples: give a larger batch or fewer mini-batches."
+            )
     with ProbeSession(model, settings.mode, settings.seed) as session:
         if needs & (CODES | GRADIENTS):
             observer = _fitting(session, model, batch, objective, proxies, settings)
@@ -78,7 +84,7 @@ def observe(
         ]
     seen.parameters = sum(parameter.numel() for parameter in parameters.by_name.values())
     coverage.other_parameters = seen.parameters - coverage.weights_total
-    coverage.frozen = sorted(frozen & {name for name in parameters.of_layers()})
+    coverage.frozen = sorted(frozen & set(parameters.of_layers()))
     return seen, coverage
 
 
@@ -101,11 +107,11 @@ def _fitting(
             coupled = [
                 name for name, module in model.named_modules() if isinstance(module, _BatchNorm) and module.training
             ]
-            wanted = f"a forward pass of {size} samples holds more than {error.seen / 1e9:.2f} GB of outputs, max_memory allows less"
+            wanted = f"a forward pass of {size} samples holds more than {error.seen / 1e9:.2f} GB, max_memory is less"
             if coupled:
                 raise InputError(
-                    f"{wanted}, and the batch cannot be split, because BatchNorm ({coupled[0]}) joins its samples: use a smaller "
-                    "batch, raise max_memory, or score with mode='eval' (BatchNorm by its running statistics)."
+                    f"{wanted}, and the batch cannot be split, because BatchNorm ({coupled[0]}) joins its samples: use "
+                    "a smaller batch, raise max_memory, or score with mode='eval' (running statistics)."
                 ) from None
             if size == 1:
                 raise InputError(f"{wanted}: raise max_memory or score smaller inputs.") from None
@@ -178,6 +184,11 @@ class _Observer:
             consume if self.coding else None,
             experiment(self.session, self.model, part, self.objective, self.settings.mode),
         )
+        if not result.depends:
+            raise InputError(
+                "the model's output does not depend on its input: the loss reaches nothing that was computed from the "
+                "batch. Check what forward does with its input."
+            )
         for position in result.shared:  # one whose first dimension happened to be the batch size
             for kept in (self.units, self.packed, self.patterns):
                 kept.pop(position, None)
@@ -346,13 +357,10 @@ def _minibatch_passes(
     model: nn.Module, batch: Batch, objective: Objective, proxies: Sequence[Proxy], count: int, seen: Observation
 ) -> None:
     """One pass a mini-batch, whose mean gradient is one draw."""
-    if len(batch) < count:
-        raise InputError(
-            f"{count} mini-batches of a batch of {len(batch)} samples: give a larger batch or fewer mini-batches."
-        )
     collected: dict[str, Moments] = {}
     order: list[WeightLayer] = []
-    for part in batch.split(-(-len(batch) // count)):
+    cuts = [len(batch) * number // count for number in range(count + 1)]
+    for part in (batch[first:last] for first, last in itertools.pairwise(cuts)):
         watcher = Watcher(model, len(part))
 
         def loss(inputs: Any, part: Batch = part) -> Tensor:

@@ -106,7 +106,8 @@ class LayerProfile:
         for unit in self.activations:
             shown = "" if unit.expressivity is None else f"{unit.expressivity:12.0f}"
             lines.append(
-                f"{(unit.name or unit.function)[-44:]:44} {unit.percentile:5d} {unit.units:10d} {'':>12} {'':>10} {shown:>12}"
+                f"{(unit.name or unit.function)[-44:]:44} {unit.percentile:5d} {unit.units:10d} "
+                f"{'':>12} {'':>10} {shown:>12}"
             )
         return "\n".join(lines)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator, Sequence
 
@@ -94,7 +95,8 @@ def tile_moments(
             part = moments_of(tile, signed, overwrite=True, partial=len(sample_blocks) > 1)
             moments = part if moments is None else merge_moments(moments, part)
         assert moments is not None
-        yield rows, moments.rearrange(lambda array, dtype=tile.dtype: array.to(dtype))
+        dtype = tile.dtype
+        yield rows, moments if len(sample_blocks) == 1 else moments.rearrange(functools.partial(Tensor.to, dtype=dtype))
 
 
 def bias_moments(found: LayerGradients, needs: set[str]) -> Moments | None:

@@ -149,8 +149,13 @@ def score(
     if interval is not None:
         check_interval(interval)
         wanted = [replace(p, interval=interval) if isinstance(p, LSWAG) and p.interval is None else p for p in wanted]
-    if not isinstance(batch, Batch):
+    if isinstance(batch, (tuple, list)) and len(batch) == 2:
         batch = Batch(*batch)
+    if not isinstance(batch, Batch):
+        raise InputError(
+            f"a batch is a Batch or a pair (inputs, targets), got {type(batch).__name__}: see Batch.builtin, "
+            "Batch.load and Batch.from_dataloader."
+        )
     objective = resolve_objective(model, loss, reduction)
     check_devices(model, batch)
     if init not in (None, "wake"):
@@ -214,13 +219,15 @@ def _note(result: ScoreResult) -> None:
     share = result.coverage.zero_gradient_share
     if share is not None and share > ZERO_WARNING:
         result.notes.append(
-            f"{share:.0%} of the weights have a gradient of exactly zero: this network starts with zero gains, layer scales or a "
-            "zero head, so that a score of it as built says little. init='wake' scores a copy in which they are awake."
+            f"{share:.0%} of the weights have a gradient of exactly zero: this network starts with zero gains, layer "
+            "scales or a zero head, so that a score of it as built says little. init='wake' scores a copy in which "
+            "they are awake."
         )
     failed = [row.layer for row in result.verification or () if not row.passed]
     if failed:
         result.notes.append(
-            f"{len(failed)} layers fail verification ({', '.join(failed[:3])}): do not trust this score, and please report the model."
+            f"{len(failed)} layers fail verification ({', '.join(failed[:3])}): do not trust this score, and please "
+            "report the model."
         )
     if result.coverage.uncovered and result.coverage.weight_share < 0.9:
         result.notes.append(

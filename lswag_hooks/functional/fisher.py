@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 def fisher(channel_energy: Tensor, weights: int) -> float:
-    r"""One layer's :math:`\sum_c F_c \cdot \mathrm{numel}(W_c)`, :math:`F_c = \frac12 \mathrm{mean}_n (\sum_p a\,\partial)^2`.
+    r"""One layer's :math:`\sum_c F_c\,|W_c|`, :math:`F_c = \frac12 \mathrm{mean}_n (\sum_p a\,\partial)^2`.
 
     Each channel's value is spread over all weights of that channel, as the published codes do.
 

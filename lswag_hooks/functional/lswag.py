@@ -133,5 +133,6 @@ def combine(
     if pairing == "feeding":
         if feeding is None:
             raise InputError("pairing='feeding' needs to know which activation feeds each layer.")
-        return sum(trainabilities[i] * expressivities[j] for i in inside if (j := feeding[i]) is not None)
+        fed = [(i, j) for i in inside for j in (feeding[i],) if j is not None]
+        return sum(trainabilities[i] * expressivities[j] for i, j in fed)
     return sum(trainabilities[i] * expressivities[nearest(i, n, m)] for i in inside)

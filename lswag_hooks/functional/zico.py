@@ -12,7 +12,7 @@ def zico_sum(moments: Moments) -> float:
     r""":math:`\sum_w \frac1n\sum_i |g_{iw}| / \sigma_w` over weights whose deviation is not exactly zero.
 
     Args:
-        moments: signed moments; :math:`\sigma` is the deviation of the signed gradient (L-SWAG's is of the absolute one).
+        moments: signed moments; :math:`\sigma` is that of the signed gradient (L-SWAG takes the absolute one).
     """
     if moments.m2 is None:
         raise ValueError("ZiCo needs signed moments: collect them with signed=True")

@@ -49,8 +49,8 @@ def register_activation(target: Callable[..., Any] | type[nn.Module] | str, kind
 
 
 _ACTIVATIONS = (
-    "relu relu_ relu6 leaky_relu leaky_relu_ prelu rrelu rrelu_ elu elu_ selu selu_ celu celu_ gelu silu mish hardswish "
-    "softplus threshold threshold_ hardtanh hardtanh_"
+    "relu relu_ relu6 leaky_relu leaky_relu_ prelu rrelu rrelu_ elu elu_ selu selu_ celu celu_ gelu silu mish "
+    "hardswish softplus threshold threshold_ hardtanh hardtanh_"
 )
 _GATES = "sigmoid sigmoid_ tanh tanh_ hardsigmoid logsigmoid glu softsign"
 for _name in _ACTIVATIONS.split():
@@ -176,11 +176,11 @@ class ActivationCapture(TorchFunctionMode):
             if not isinstance(module, torch.jit.ScriptModule) and _class_kind(module):
                 self._handles.append(module.register_forward_pre_hook(self._enter_module))
                 self._handles.append(module.register_forward_hook(self._leave_module, always_call=True, prepend=True))
-        super().__enter__()
+        super().__enter__()  # type: ignore[no-untyped-call]
         return self
 
     def __exit__(self, *error: Any) -> None:
-        super().__exit__(*error)
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
         for handle in self._handles:
             handle.remove()
         self._handles.clear()

@@ -44,6 +44,7 @@ class Forward:
         others: gates and clamps.
         opaque: scripted modules, into which no hook reaches.
         shared: activations that no sample enters (of position networks), by position: they have no pattern.
+        depends: whether the loss depends on the inputs at all.
         fed_by: parameter of a layer -> position of the activation that feeds it.
     """
 
@@ -55,6 +56,7 @@ class Forward:
     others: list[ActivationCall] = field(default_factory=list)
     opaque: list[str] = field(default_factory=list)
     fed_by: dict[str, int] = field(default_factory=dict)
+    depends: bool = True
     shared: dict[int, ActivationCall] = field(default_factory=dict)
 
 
@@ -79,7 +81,7 @@ class Watcher:
     Args:
         model: the model.
         samples: batch size.
-        budget: bytes of outputs at which a forward pass is broken off with :class:`~lswag_hooks.hooks.calls.OverBudget`.
+        budget: bytes of outputs at which a forward pass is broken off with ``OverBudget``.
     """
 
     def __init__(self, model: nn.Module, samples: int, budget: int | None = None) -> None:
@@ -145,6 +147,7 @@ class Watcher:
             else:
                 result.unplaced[kept.name] = str(found)
         result.inventory = take_inventory(graph, self.parameters)
+        result.depends = value.grad_fn is None or bool(graph.flags[value.grad_fn] & DATA)
         result.fed_by = _feeding(graph, fed, result.inventory)
         return result
 
@@ -179,16 +182,24 @@ class Watcher:
             Layouts of activations by name, if the experiment was made.
         """
         found: dict[str, Layout | str] = {}
-        undecided = graph.undecided()
-        if undecided and probe is not None:  # constants, or data that came without a graph?
+        # constants, or data that came without a graph? tables, or queries that were repeated for every sample?
+        undecided, shared = graph.undecided(), [call for call in graph.shared() if _rows(call) == self.samples]
+        if (undecided or shared) and probe is not None:
             twin, seen = probe()
             probe = lambda: (twin, seen)  # noqa: E731  (the experiment is made once)
             twins = {key: call for call, key in _numbered(twin.undecided())}
+            spread = {key: call for call, key in _numbered(twin.shared())}
             data = {call.node for call, key in _numbered(undecided) if key in twins and _varies(twins[key])}
+            data |= {
+                call.node
+                for call, key in _numbered(shared)
+                if (rows := _rows(call)) == self.samples and key in spread and _rows(spread[key]) == 3 != rows
+            }
             if data:
                 graph.sources |= data
                 graph.read()
-                twin.sources |= {twins[key].node for call, key in _numbered(undecided) if call.node in data}
+                for calls, theirs in ((undecided, twins), (shared, spread)):
+                    twin.sources |= {theirs[key].node for call, key in _numbered(calls) if call.node in data}
                 twin.read()
         unsettled, joined = self._settle(graph, regions)
         if (unsettled or activations) and probe is not None:
@@ -199,7 +210,7 @@ class Watcher:
         self._settle_joined(graph, joined)
         return found
 
-    def _settle(self, graph: Graph, regions: list[tuple[int, ...]]) -> tuple[list[WeightCall], list[WeightCall]]:
+    def _settle(self, graph: Graph, regions: Sequence[tuple[int, ...]]) -> tuple[list[WeightCall], list[WeightCall]]:
         """Give each product its layout; returns those that only an experiment can settle, and sums that tables join."""
         unsettled, joined = [], []
         for call in graph.calls:
@@ -297,6 +308,12 @@ def _feeding(graph: Graph, activations: dict[Any, int], inventory: Inventory) ->
         if child is not None and child in latest:
             fed[layer.parameter] = latest[child]
     return fed
+
+
+def _rows(call: WeightCall) -> int:
+    """Leading dimension of a product's data before it was flattened."""
+    shape = call.data_shape()
+    return shape[0] if shape else -1
 
 
 def _varies(call: WeightCall) -> bool:

@@ -51,7 +51,7 @@ class WeightCall:
 
     Attributes:
         node: the graph's node.
-        kind: ``conv``, ``matmul``, ``lookup``, or ``broadcast``: the weight is behind a tensor that every sample shares.
+        kind: ``conv``, ``matmul``, ``lookup``; ``broadcast``: the weight is behind a tensor that all samples share.
         weight: index of the weight among the node's operands, ``data`` that of the other one.
         parameters: names of the parameters that the weight is computed from.
         form: ``plain`` or ``transposed`` if the weight is a parameter itself, ``derived`` if it is computed.
@@ -139,14 +139,15 @@ class Graph:
 
     def undecided(self) -> list[WeightCall]:
         """Products of a weight and something that is neither data nor computed: a constant, or data without a graph."""
+        return [call for call in self._no_data() if call.node.next_functions[call.data][0] is None]
+
+    def shared(self) -> list[WeightCall]:
+        """Products of a weight and something that is computed from parameters alone."""
+        return [call for call in self._no_data() if call.node.next_functions[call.data][0] is not None]
+
+    def _no_data(self) -> list[WeightCall]:
         products = [call for node in self.nodes if (call := _product(self, node)) is not None]
-        return [
-            call
-            for call in products
-            if call.kind != "lookup"
-            and call.node.next_functions[call.data][0] is None
-            and not self.flags[call.node] & DATA
-        ]
+        return [call for call in products if call.kind != "lookup" and not self.flags[call.node] & DATA]
 
 
 def read_graph(outputs: Iterable[Tensor], parameters: Mapping[int, str], marked: bool = True) -> Graph:

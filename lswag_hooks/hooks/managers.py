@@ -69,7 +69,7 @@ class GradientHooks:
         return marked, by_name
 
     def per_sample(self, loss: Tensor, samples: int, reduction: str = "mean") -> Iterator[tuple[str, Tensor]]:
-        """Backpropagate and yield each layer with its per-sample gradients, last layer first.
+        r"""Backpropagate and yield each layer with its per-sample gradients, last layer first.
 
         Args:
             loss: a scalar computed from the model's output inside the context.
@@ -78,7 +78,7 @@ class GradientHooks:
                 those of each sample's own loss.
 
         Yields:
-            The layer's name and a tensor of shape (samples, \\*weight shape).
+            The layer's name and a tensor of shape (samples, \*weight shape).
 
         Raises:
             InputError: the model did not run inside the context.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterable
 from types import TracebackType
 from typing import Literal
 
@@ -58,7 +59,7 @@ class ProbeSession:
             modules = list(self.model.modules())
             for module in modules:
                 stack.callback(_Attributes(module).restore)
-            stack.callback(BufferGuard(self.model).restore)
+            stack.callback(_Values([*self.model.parameters(), *self.model.buffers()]).restore)
             for parameter in self.model.parameters():
                 stack.callback(_restore_parameter, parameter, parameter.requires_grad, parameter.grad)
                 if parameter.is_floating_point() or parameter.is_complex():
@@ -88,8 +89,8 @@ def check_supported(model: nn.Module) -> None:
     for name in ("FullyShardedDataParallel", "FSDPModule", "DeepSpeedEngine"):
         if name in kinds:
             raise UnsupportedError(
-                f"the model is wrapped in {name}, whose parameters are shards of the real ones: score the plain module, "
-                "before the strategy wraps it (for example lh.score(model, batch) in the training script)."
+                f"the model is wrapped in {name}, whose parameters are shards of the real ones: score the plain "
+                "module, before the strategy wraps it (for example lh.score(model, batch) in the training script)."
             )
     for name, parameter in model.named_parameters():
         if isinstance(parameter, nn.parameter.UninitializedParameter):
@@ -100,19 +101,12 @@ def check_supported(model: nn.Module) -> None:
             )
 
 
-_OWN = frozenset(nn.Module().__dict__)  # dictionaries of hooks, parameters, buffers and submodules: seen to elsewhere
-
-
 class _Attributes:
-    """A module's plain attributes, with the contents of lists, dictionaries and sets (a forward pass may add to them)."""
+    """A module's attributes, with the contents of its lists, dictionaries and sets: a forward pass may add to them."""
 
     def __init__(self, module: nn.Module) -> None:
         self.module, self.kept = module, dict(module.__dict__)
-        self.contents = [
-            (value, value.copy())
-            for name, value in self.kept.items()
-            if name not in _OWN and isinstance(value, (list, dict, set))
-        ]
+        self.contents = [(value, value.copy()) for value in self.kept.values() if isinstance(value, (list, dict, set))]
 
     def restore(self) -> None:
         """Put back what is not the same."""
@@ -125,32 +119,39 @@ class _Attributes:
         for container, content in self.contents:
             if isinstance(container, list):
                 container[:] = content
-            else:
+            elif container or content:
                 container.clear()
                 container.update(content)
+
+
+class _Values:
+    """Copies of tensors, put back bit for bit where they changed.
+
+    Not by version counters: batch norm moves its statistics without raising them, and ``.data`` hides from them too.
+    """
+
+    def __init__(self, tensors: Iterable[Tensor]) -> None:
+        self.kept = [(tensor, tensor.data, tensor.detach().clone()) for tensor in tensors]
+
+    def restore(self) -> None:
+        """Put back what is not the same."""
+        for tensor, data, value in self.kept:
+            if tensor.data_ptr() != data.data_ptr() or tensor.shape != data.shape:
+                tensor.data = data
+            if not _same_bits(data, value):
+                data.copy_(value)
+
+
+def _same_bits(a: Tensor, b: Tensor) -> bool:
+    if a.is_floating_point() and a.element_size() in _INTEGERS and a.is_contiguous() and b.is_contiguous():
+        integer = _INTEGERS[a.element_size()]  # 0.0 and -0.0 differ, NaN equals itself
+        return torch.equal(a.view(integer), b.view(integer))
+    return torch.equal(a, b)
+
+
+_INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 def _restore_parameter(parameter: nn.Parameter, requires_grad: bool, grad: Tensor | None) -> None:
     parameter.requires_grad_(requires_grad)
     parameter.grad = grad
-
-
-class BufferGuard:
-    """Keeps a copy of every buffer and puts back those that changed or were replaced."""
-
-    def __init__(self, model: nn.Module) -> None:
-        self.kept = [
-            (module._buffers, name, buffer, buffer.detach().clone())
-            for module in model.modules()
-            for name, buffer in module._buffers.items()
-            if buffer is not None
-        ]
-
-    def restore(self) -> None:
-        """Put back what is not the same."""
-        for owner, name, buffer, value in self.kept:
-            # not by the version counter: batch norm moves its statistics without raising it
-            if not torch.equal(buffer, value):
-                with torch.no_grad():
-                    buffer.copy_(value)
-            owner[name] = buffer

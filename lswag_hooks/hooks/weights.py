@@ -191,6 +191,8 @@ class GradientCapture:
         retain_graph: bool = False,
     ) -> None:
         """Backpropagate ``scale * loss`` to the given layers and no further."""
+        if not layers:
+            return
         wanted: dict[Any, WeightCall] = {call.node: call for layer in layers for call in layer.calls}
         waiting: dict[Any, list[WeightLayer]] = {}
         for layer in layers:
@@ -344,11 +346,10 @@ def _read(call: WeightCall, gradient: Tensor) -> _Operands:
             gradient = gradient * (-alpha if node.name() == "SubBackward0" else alpha)
         return _Operands(gradient, gradient)
     if call.kind == "conv":
-        options = ConvOptions(
-            *(tuple(int(n) for n in getattr(node, f"_saved_{key}")) for key in ("stride", "padding", "dilation")),
-            groups=int(node._saved_groups),
-            transposed=bool(node._saved_transposed),
+        stride, padding, dilation = (
+            tuple(int(n) for n in getattr(node, f"_saved_{key}")) for key in ("stride", "padding", "dilation")
         )
+        options = ConvOptions(stride, padding, dilation, int(node._saved_groups), bool(node._saved_transposed))
         return _Operands(_wide(node._saved_input.detach()), gradient, node._saved_weight.detach(), options)
     name = node.name()
     saved = {
@@ -377,7 +378,8 @@ def read_data(call: WeightCall) -> Tensor:
     """The data operand of a product with its rows first."""
     node = call.node
     if call.kind == "conv":
-        return node._saved_input.detach()
+        saved: Tensor = node._saved_input
+        return saved.detach()
     shape = tuple(int(n) for n in node._input_metadata[0].shape)
     return _read(call, torch.empty(shape, device="cpu").expand(shape)).data
 

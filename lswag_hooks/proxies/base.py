@@ -22,6 +22,9 @@ NEEDS = {
 }
 
 
+NO_LAYER = "no weight layer: the loss reaches no convolution and no matrix product"
+
+
 @dataclass(frozen=True)
 class Missing:
     """A score that cannot be had, and why."""
@@ -94,8 +97,9 @@ class Proxy:
         return total
 
     def total(self, seen: Observation) -> float | Missing:
-        """The score of the network."""
-        return sum(seen.terms[self.key])
+        """The score of the network: the sum over its layers."""
+        terms = seen.terms[self.key]
+        return sum(terms) if terms else Missing(NO_LAYER)
 
     def settings(self) -> dict[str, Any]:
         """Options, for the record."""

@@ -9,7 +9,7 @@ from lswag_hooks.errors import InputError
 from lswag_hooks.functional import lswag as functional
 from lswag_hooks.functional.arrays import LayerArrays, LayerWhole
 from lswag_hooks.functional.lswag import Interval
-from lswag_hooks.proxies.base import Missing, Observation, Proxy
+from lswag_hooks.proxies.base import NO_LAYER, Missing, Observation, Proxy
 
 
 @dataclass(frozen=True)
@@ -60,11 +60,11 @@ class LSWAG(Proxy):
         weights, activations = seen.profile.weights, seen.profile.activations
         if not activations:
             return Missing(
-                "no activation that is known: register yours with lswag_hooks.register_activation (gates such as sigmoid "
-                "and tanh do not count by themselves)"
+                "no activation that is known: register yours with lswag_hooks.register_activation (gates such as "
+                "sigmoid and tanh do not count by themselves)"
             )
         if not weights:
-            return Missing("no weight layer: the loss reaches no convolution and no matrix product")
+            return Missing(NO_LAYER)
         return functional.combine(
             seen.terms[self.key],
             [row.expressivity or 0.0 for row in activations],

@@ -134,7 +134,7 @@ class GradientMoments(Metric):
     """
 
     full_state_update = False
-    samples: Tensor
+    samples: list[Tensor] | Tensor
     mean_abs: list[Tensor] | Tensor
     m2_abs: list[Tensor] | Tensor
     mean: list[Tensor] | Tensor

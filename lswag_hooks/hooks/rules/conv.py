@@ -73,7 +73,7 @@ class GroupedConvGradient:
             x, d = (t.reshape(1, -1, *t.shape[2:]) for t in (x, d))
         if o.transposed:  # the roles swap: the input is the output gradient of a convolution that reads d
             x, d = d, _as_output(x, d, shape[2:], o)
-        gradient = torch.ops.aten.convolution_backward(
+        gradient: Tensor = torch.ops.aten.convolution_backward(
             d,
             x,
             weight,
