@@ -1,5 +1,6 @@
 """The samples a network is scored on: inputs and targets, checked once, the same for every proxy and candidate."""
 
+import functools
 import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -200,7 +201,7 @@ class Batch:
             f"Give {' or '.join(images.BUILTIN)}, the path of an .npz file, or a folder with one sub-folder a class."
         )
 
-    @property
+    @functools.cached_property
     def fingerprint(self) -> str:
         """Sixteen hexadecimal digits of types, shapes and content; the same in every process and on every device."""
         digest = hashlib.blake2b(digest_size=8)

@@ -24,7 +24,8 @@ from lswag_hooks.report.table import console, profile_table, ranking_table, tabl
 from lswag_hooks.scoring import score
 from lswag_hooks.spaces import list_spaces
 from lswag_hooks.standings import Ranking, summarise
-from lswag_hooks.wording import jsonable, quantity
+from lswag_hooks.verify import VerificationRow
+from lswag_hooks.wording import jsonable, named, quantity
 
 SIZE = (3, 224, 224)
 EPILOGUE = "A MODEL is timm/NAME, torchvision/NAME, or the path of a function that returns one: module:function."
@@ -178,8 +179,10 @@ def _score(options: Namespace) -> int:
     if options.profile:
         show(profile_table(result.profile) if layers else "no layer was looked at")
     if result.verification is not None:
-        show(f"verified: {result.verification}")
-    for note in result.notes + result.changes:
+        show(_verified(result.verification))
+    if result.changes:
+        show(f"changed in the copy: {named(result.changes)}")
+    for note in result.notes:
         show(f"note: {note}")
     return 0
 
@@ -274,6 +277,14 @@ def _write(options: Namespace, content: Any, table: Any) -> None:
     if options.csv is not None:
         frame = table.to_pandas() if isinstance(table, Ranking) else table
         frame.to_csv(sys.stdout if options.csv == "-" else options.csv, index=False)
+
+
+def _verified(rows: Sequence[VerificationRow]) -> str:
+    wrong = [f"{row.layer} ({max(row.sum_error, row.sample_error or 0.0):.1e})" for row in rows if not row.passed]
+    empty = sum(row.vacuous for row in rows)
+    said = f"verified: {len(rows) - len(wrong)} of {len(rows)} layers agree with autograd"
+    said += f", {empty} of them with nothing but zeros to compare" if empty else ""
+    return said + (f"; not {named(wrong)}" if wrong else "")
 
 
 def _by(size: Size | None) -> str:

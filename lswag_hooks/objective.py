@@ -164,7 +164,7 @@ def _silent(model: nn.Module) -> Any:
     kind = type(
         type(model).__name__, (type(model),), {"log": ignore, "log_dict": ignore, "__module__": type(model).__module__}
     )
-    silent = object.__new__(kind)
+    silent: Any = object.__new__(kind)
     object.__setattr__(silent, "__dict__", model.__dict__)
     return silent
 

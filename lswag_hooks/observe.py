@@ -69,7 +69,7 @@ def observe(
             )
     with ProbeSession(model, settings.mode, settings.seed) as session:
         if needs & (CODES | GRADIENTS):
-            observer = _fitting(session, model, batch, objective, proxies, settings)
+            observer = _fitting(session, parameters, batch, objective, proxies, settings)
             seen, coverage = observer.seen, observer.coverage
         else:
             seen, coverage = Observation(LayerProfile([], []), len(batch), 0), Coverage()
@@ -90,7 +90,7 @@ def observe(
 
 def _fitting(
     session: ProbeSession,
-    model: nn.Module,
+    parameters: Parameters,
     batch: Batch,
     objective: Objective,
     proxies: Sequence[Proxy],
@@ -99,14 +99,13 @@ def _fitting(
     """Observe the whole batch, or as many samples at a time as fit."""
     size = len(batch)
     while True:
-        observer = _Observer(session, model, batch, objective, proxies, settings)
+        observer = _Observer(session, parameters, batch, objective, proxies, settings)
         try:
             observer.run(size)
             return observer
         except OverBudget as error:
-            coupled = [
-                name for name, module in model.named_modules() if isinstance(module, _BatchNorm) and module.training
-            ]
+            modules = session.model.named_modules()
+            coupled = [name for name, module in modules if isinstance(module, _BatchNorm) and module.training]
             wanted = f"a forward pass of {size} samples holds more than {error.seen / 1e9:.2f} GB, max_memory is less"
             if coupled:
                 raise InputError(
@@ -125,13 +124,14 @@ class _Observer:
     def __init__(
         self,
         session: ProbeSession,
-        model: nn.Module,
+        parameters: Parameters,
         batch: Batch,
         objective: Objective,
         proxies: Sequence[Proxy],
         settings: Settings,
     ) -> None:
-        self.session, self.model, self.batch, self.objective = session, model, batch, objective
+        self.session, self.model, self.parameters = session, session.model, parameters
+        self.batch, self.objective = batch, objective
         self.proxies, self.settings = proxies, settings
         needs = {need for proxy in proxies if not proxy.minibatches for need in proxy.needs} & GRADIENTS
         if any(isinstance(proxy, LSWAG) and proxy.biases for proxy in proxies):
@@ -163,7 +163,7 @@ class _Observer:
             self.coverage.zero_gradient_share = sum(row.zero or 0 for row in counted) / size if size else None
 
     def _pass(self, part: Batch, first: bool, whole: bool) -> list[WeightLayer]:
-        watcher = Watcher(self.model, len(part), self.settings.budget)
+        watcher = Watcher(self.model, len(part), self.settings.budget, self.parameters)
 
         def consume(position: int, call: ActivationCall, outputs: Tensor) -> None:
             self.units[position] = outputs.shape[1]
@@ -276,14 +276,14 @@ def experiment(session: ProbeSession, model: nn.Module, batch: Batch, objective:
 
 def with_inputs(batch: Batch, inputs: Any) -> Batch:
     """The batch with marked copies of its inputs, which were checked already."""
-    made = copy.copy(batch)
+    made = copy.copy(batch[:])
     object.__setattr__(made, "inputs", inputs)
     return made
 
 
 def pick(batch: Batch, samples: Sequence[int]) -> Batch:
     """Some samples of a batch, which may repeat."""
-    made = copy.copy(batch)
+    made = copy.copy(batch[:1])
     for name in ("inputs", "targets"):
         pieces = [getattr(batch[index : index + 1], name) for index in samples]
         object.__setattr__(made, name, parts.joined(pieces, [1] * len(pieces), name))

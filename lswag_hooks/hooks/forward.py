@@ -82,11 +82,14 @@ class Watcher:
         model: the model.
         samples: batch size.
         budget: bytes of outputs at which a forward pass is broken off with ``OverBudget``.
+        parameters: of the model, where they were listed before.
     """
 
-    def __init__(self, model: nn.Module, samples: int, budget: int | None = None) -> None:
+    def __init__(
+        self, model: nn.Module, samples: int, budget: int | None = None, parameters: Parameters | None = None
+    ) -> None:
         self.model, self.samples, self.budget = model, samples, budget
-        self.parameters = Parameters(model)
+        self.parameters = parameters or Parameters(model)
 
     def run(
         self,
@@ -147,7 +150,7 @@ class Watcher:
             else:
                 result.unplaced[kept.name] = str(found)
         result.inventory = take_inventory(graph, self.parameters)
-        result.depends = value.grad_fn is None or bool(graph.flags[value.grad_fn] & DATA)
+        result.depends = graph.depends
         result.fed_by = _feeding(graph, fed, result.inventory)
         return result
 
@@ -182,25 +185,21 @@ class Watcher:
             Layouts of activations by name, if the experiment was made.
         """
         found: dict[str, Layout | str] = {}
-        # constants, or data that came without a graph? tables, or queries that were repeated for every sample?
         undecided, shared = graph.undecided(), [call for call in graph.shared() if _rows(call) == self.samples]
         if (undecided or shared) and probe is not None:
             twin, seen = probe()
             probe = lambda: (twin, seen)  # noqa: E731  (the experiment is made once)
-            twins = {key: call for call, key in _numbered(twin.undecided())}
-            spread = {key: call for call, key in _numbered(twin.shared())}
-            data = {call.node for call, key in _numbered(undecided) if key in twins and _varies(twins[key])}
-            data |= {
-                call.node
-                for call, key in _numbered(shared)
-                if (rows := _rows(call)) == self.samples and key in spread and _rows(spread[key]) == 3 != rows
-            }
-            if data:
-                graph.sources |= data
-                graph.read()
-                for calls, theirs in ((undecided, twins), (shared, spread)):
-                    twin.sources |= {theirs[key].node for call, key in _numbered(calls) if call.node in data}
-                twin.read()
+            # constants, or data that came without a graph?
+            theirs = {key: call for call, key in _numbered(twin.undecided())}
+            pairs = [(call, theirs[key]) for call, key in _numbered(undecided) if key in theirs]
+            _add_sources(graph, twin, [pair for pair in pairs if _varies(pair[1])])
+            graph.depends = bool(graph.flags[graph.nodes[-1]] & DATA)
+            # tables that all samples share, or queries that were repeated for every sample?
+            theirs = {key: call for call, key in _numbered(twin.shared())}
+            pairs = [(call, theirs[key]) for call, key in _numbered(shared) if key in theirs]
+            _add_sources(graph, twin, [pair for pair in pairs if _rows(pair[1]) == 3 != self.samples])
+        else:
+            graph.depends = bool(graph.flags[graph.nodes[-1]] & DATA)
         unsettled, joined = self._settle(graph, regions)
         if (unsettled or activations) and probe is not None:
             found = self._experiment(probe, graph, unsettled)
@@ -314,6 +313,14 @@ def _rows(call: WeightCall) -> int:
     """Leading dimension of a product's data before it was flattened."""
     shape = call.data_shape()
     return shape[0] if shape else -1
+
+
+def _add_sources(graph: Graph, twin: Graph, pairs: list[tuple[WeightCall, WeightCall]]) -> None:
+    """Take products for places where data enters, in the graph and in that of the experiment."""
+    if pairs:
+        for one, calls in ((graph, [call for call, _ in pairs]), (twin, [call for _, call in pairs])):
+            one.sources |= {call.node for call in calls}
+            one.read()
 
 
 def _varies(call: WeightCall) -> bool:

@@ -99,6 +99,7 @@ class Graph:
         calls: products that a weight enters.
         exits: parameter -> operands, with their index, at which what is computed from it alone meets data.
         multiplied: parameters that enter some product.
+        depends: whether the result (the last node) depends on data, as far as is known.
     """
 
     nodes: list[Node]
@@ -108,6 +109,7 @@ class Graph:
     calls: list[WeightCall] = field(default_factory=list)
     exits: dict[str, list[tuple[Node, int]]] = field(default_factory=dict)
     multiplied: list[str] = field(default_factory=list)
+    depends: bool = True
 
     def __post_init__(self) -> None:
         self.read()

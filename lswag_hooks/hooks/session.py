@@ -51,13 +51,13 @@ class ProbeSession:
             raise InputError(f"mode={mode!r} is unknown: use one of {', '.join(map(repr, MODES))}.")
         check_supported(model)
         self.model, self.mode, self.seed = model, mode, seed
+        self.modules = list(model.modules())
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> ProbeSession:
         with contextlib.ExitStack() as stack:
             stack.enter_context(preserved() if self.seed is None else seeded(self.seed))
-            modules = list(self.model.modules())
-            for module in modules:
+            for module in self.modules:
                 stack.callback(_Attributes(module).restore)
             stack.callback(_Values([*self.model.parameters(), *self.model.buffers()]).restore)
             for parameter in self.model.parameters():
@@ -72,7 +72,7 @@ class ProbeSession:
 
     def set_mode(self, mode: Mode) -> None:
         """Switch all modules to a mode by their flags alone (no ``train()`` of the user's is called)."""
-        for module in self.model.modules():
+        for module in self.modules:
             module.training = _training(module, mode)
 
     def __exit__(

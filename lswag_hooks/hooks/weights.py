@@ -69,15 +69,15 @@ class Parameters:
         self.by_name: dict[str, nn.Parameter] = {}
         self.names: dict[int, str] = {}
         self.owners: dict[str, nn.Module] = {}
-        modules = dict(model.named_modules(remove_duplicate=False))
-        for raw, parameter in model.named_parameters():
-            name, owner = clean_name(raw), raw.rpartition(".")[0]
-            self.by_name[name] = parameter
-            self.names[id(parameter)] = name
-            self.owners[name] = modules[owner]
-        self.attention = {
-            clean_name(name) for name, module in modules.items() if isinstance(module, nn.MultiheadAttention)
-        }
+        self.attention: set[str] = set()
+        for path, module in model.named_modules():
+            path = clean_name(path)
+            if isinstance(module, nn.MultiheadAttention):
+                self.attention.add(path)
+            for leaf, parameter in module._parameters.items():
+                if parameter is not None and id(parameter) not in self.names:
+                    name = f"{path}.{leaf}" if path else leaf
+                    self.by_name[name], self.names[id(parameter)], self.owners[name] = parameter, name, module
 
     def in_attention(self, name: str) -> bool:
         """Whether a parameter belongs to an nn.MultiheadAttention or its output projection."""

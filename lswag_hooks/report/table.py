@@ -27,7 +27,8 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[str]], right: Collecti
         a         1
         b        20
     """
-    made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    natural = sum(max(map(len, column)) + 2 for column in zip(headers, *rows, strict=True)) - 2
+    made = Table(box=None, pad_edge=False, padding=(0, 2 if natural <= console().width else 1, 0, 0))
     for index, title in enumerate(headers):
         made.add_column(title, justify="right" if index in right else "left", no_wrap=index in right, overflow="fold")
     for row in rows:

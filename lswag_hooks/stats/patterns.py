@@ -14,12 +14,12 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics import Metric
 
-CHUNK_BYTES = 1 << 19  # outputs coded at a time; half a second-level cache
+CHUNK_BYTES = 1 << 20  # of codes at a time: few enough to stay in cache, many enough to make a call worth it
 SMALL = 2  # bytes a unit for which counting in a table beats sorting
 
 
-def _chunks(units: int, samples: int, itemsize: int) -> Iterator[slice]:
-    step = max(4096, CHUNK_BYTES // max(1, samples * itemsize))
+def _chunks(units: int, samples: int) -> Iterator[slice]:
+    step = max(4096, CHUNK_BYTES // max(1, samples))
     for first in range(0, units, step):
         yield slice(first, min(first + step, units))
 
@@ -47,7 +47,7 @@ def pack(outputs: Tensor, nonnegative: bool = False) -> Tensor:
     """
     samples, units = outputs.shape
     packed = torch.empty(-(-samples // 8), units, dtype=torch.uint8, device=outputs.device)
-    for part in _chunks(units, samples, outputs.element_size()):
+    for part in _chunks(units, samples):
         rows = _positive(outputs[:, part], nonnegative).view(torch.uint8)
         for byte, first in enumerate(range(0, samples, 8)):
             group = rows[first : first + 8]
@@ -134,7 +134,7 @@ def agreement(outputs: Tensor) -> Tensor:
     samples, units = outputs.shape
     both = torch.zeros(samples, samples, dtype=torch.float64, device=outputs.device)
     on = torch.zeros(samples, dtype=torch.float64, device=outputs.device)
-    for part in _chunks(units, samples, outputs.element_size()):
+    for part in _chunks(units, samples):
         code = _codes(outputs[:, part])
         product = code @ code.T  # whole numbers below 2^24: exact in single precision
         both += product
