@@ -175,9 +175,7 @@ def measure(spec: str, kind: str) -> dict[str, object]:
         "zero_gradient_share": coverage.zero_gradient_share,
         "lswag": result["lswag"],
         "seconds": round(time.perf_counter() - start, 1),
-        "why": "; ".join(
-            [*(f"{k}: {v}" for k, v in list(missing.items())[:3]), *failed[:3], *list(coverage.unplaced)[:3]]
-        ),
+        "why": "; ".join([*map(": ".join, missing.items()), *failed, *coverage.unplaced][:5]),
     }
 
 
@@ -208,8 +206,8 @@ def main() -> None:
     if options.csv and options.csv.exists():
         rows = list(csv.DictReader(options.csv.open()))
         kinds = {spec: kind for spec, kind in kinds.items() if spec not in {row["model"] for row in rows}}
-    names = """model status params_M weights weight_coverage unreached missing layers reconciled vacuous single_sample_checked
-        relu_gelu_calls relu_gelu_missed activation_coverage zero_gradient_share lswag seconds why"""
+    names = """model status params_M weights weight_coverage unreached missing layers reconciled vacuous
+        single_sample_checked relu_gelu_calls relu_gelu_missed activation_coverage zero_gradient_share lswag seconds why"""
     fields = names.split()
     console = Console()
     for spec, kind in kinds.items():

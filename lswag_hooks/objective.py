@@ -213,7 +213,7 @@ def check_loss(loss: Any) -> Tensor:
         raise InputError(f"the loss must be one number, got {shape}: reduce it over the batch (mean or sum).")
     if not torch.isfinite(loss).all():
         raise InputError(
-            f"the loss is {float(loss)}: the inputs or the initialisation overflow. Check the input normalisation, and "
+            f"the loss is {float(loss.detach())}: the inputs or the initialisation overflow. Check the input normalisation, and "
             "look at the model's output on this batch."
         )
     if not loss.requires_grad:

@@ -193,13 +193,13 @@ class Watcher:
             theirs = {key: call for call, key in _numbered(twin.undecided())}
             pairs = [(call, theirs[key]) for call, key in _numbered(undecided) if key in theirs]
             _add_sources(graph, twin, [pair for pair in pairs if _varies(pair[1])])
-            graph.depends = bool(graph.flags[graph.nodes[-1]] & DATA)
+            graph.depends = graph.reaches_data()
             # tables that all samples share, or queries that were repeated for every sample?
             theirs = {key: call for call, key in _numbered(twin.shared())}
             pairs = [(call, theirs[key]) for call, key in _numbered(shared) if key in theirs]
             _add_sources(graph, twin, [pair for pair in pairs if _rows(pair[1]) == 3 != self.samples])
         else:
-            graph.depends = bool(graph.flags[graph.nodes[-1]] & DATA)
+            graph.depends = graph.reaches_data()
         unsettled, joined = self._settle(graph, regions)
         if (unsettled or activations) and probe is not None:
             found = self._experiment(probe, graph, unsettled)

@@ -139,6 +139,10 @@ class Graph:
         self.multiplied = [name for call in products if call.kind != "lookup" for name in call.parameters]
         self.calls = sorted(_through_shared(self, products), key=lambda call: call.order)
 
+    def reaches_data(self) -> bool:
+        """Whether the result, the last node, descends from data as far as is known now."""
+        return not self.nodes or bool(self.flags[self.nodes[-1]] & DATA)
+
     def undecided(self) -> list[WeightCall]:
         """Products of a weight and something that is neither data nor computed: a constant, or data without a graph."""
         return [call for call in self._no_data() if call.node.next_functions[call.data][0] is None]
