@@ -207,7 +207,8 @@ def main() -> None:
         rows = list(csv.DictReader(options.csv.open()))
         kinds = {spec: kind for spec, kind in kinds.items() if spec not in {row["model"] for row in rows}}
     names = """model status params_M weights weight_coverage unreached missing layers reconciled vacuous
-        single_sample_checked relu_gelu_calls relu_gelu_missed activation_coverage zero_gradient_share lswag seconds why"""
+        single_sample_checked relu_gelu_calls relu_gelu_missed activation_coverage zero_gradient_share
+        lswag seconds why"""
     fields = names.split()
     console = Console()
     for spec, kind in kinds.items():

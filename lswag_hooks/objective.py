@@ -213,8 +213,8 @@ def check_loss(loss: Any) -> Tensor:
         raise InputError(f"the loss must be one number, got {shape}: reduce it over the batch (mean or sum).")
     if not torch.isfinite(loss).all():
         raise InputError(
-            f"the loss is {float(loss.detach())}: the inputs or the initialisation overflow. Check the input normalisation, and "
-            "look at the model's output on this batch."
+            f"the loss is {float(loss.detach())}: the inputs or the initialisation overflow. Check the input "
+            "normalisation, and look at the model's output on this batch."
         )
     if not loss.requires_grad:
         raise InputError("the loss does not depend on any parameter of the model: check the loss and detach() calls.")

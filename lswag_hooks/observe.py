@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,22 +11,22 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from lswag_hooks import parts
 from lswag_hooks.batch import Batch
 from lswag_hooks.coverage import Coverage
+from lswag_hooks.description import describe, wanted_activations, weight_rows
 from lswag_hooks.errors import InputError
+from lswag_hooks.experiment import experiment, with_inputs
 from lswag_hooks.functional.arrays import LayerArrays, LayerWhole
-from lswag_hooks.functional.lswag import nearest, percentile
 from lswag_hooks.hooks.activations import NONNEGATIVE, ActivationCall
 from lswag_hooks.hooks.calls import OverBudget
-from lswag_hooks.hooks.forward import Forward, Probe, Watcher
-from lswag_hooks.hooks.graph import Graph
+from lswag_hooks.hooks.forward import Forward, Watcher
+from lswag_hooks.hooks.inventory import Parameters, WeightLayer
 from lswag_hooks.hooks.rules import blocks
 from lswag_hooks.hooks.rules.source import TILE_BYTES
 from lswag_hooks.hooks.session import Mode, ProbeSession
-from lswag_hooks.hooks.weights import GradientCapture, LayerGradients, Parameters, WeightLayer
+from lswag_hooks.hooks.weights import GradientCapture, LayerGradients
 from lswag_hooks.objective import Objective, check_loss, forward
-from lswag_hooks.profile import ActivationRow, LayerProfile, WeightRow
+from lswag_hooks.profile import LayerProfile
 from lswag_hooks.proxies import LSWAG, Observation, Proxy
 from lswag_hooks.reduction import LayerReduction, LayerStore
 from lswag_hooks.stats import ActivationPatterns, Moments, agreement, count_distinct, merge_moments, moments_of, pack
@@ -67,6 +66,8 @@ def observe(
             raise InputError(
                 f"{count} mini-batches of a batch of {len(batch)} samples: give a larger batch or fewer mini-batches."
             )
+    if batch.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(batch.device)
     with ProbeSession(model, settings.mode, settings.seed) as session:
         if needs & (CODES | GRADIENTS):
             observer = _fitting(session, parameters, batch, objective, proxies, settings)
@@ -82,6 +83,10 @@ def observe(
         seen.weight_norms = [
             float(torch.linalg.vector_norm(parameters.by_name[name])) for name in parameters.of_layers()
         ]
+    tensors = [*model.parameters(), *model.buffers()]
+    seen.memory["copies"] = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    if batch.device.type == "cuda":
+        seen.memory["peak"] = torch.cuda.max_memory_allocated(batch.device)
     seen.parameters = sum(parameter.numel() for parameter in parameters.by_name.values())
     coverage.other_parameters = seen.parameters - coverage.weights_total
     coverage.frozen = sorted(frozen & set(parameters.of_layers()))
@@ -149,6 +154,7 @@ class _Observer:
     def run(self, size: int) -> None:
         """All passes, ``size`` samples at a time."""
         whole = size == len(self.batch) and not self.settings.sync
+        self.seen.memory.update(parts=-(-len(self.batch) // size), tile=self.settings.tile_bytes)
         layers: list[WeightLayer] = []
         for number, part in enumerate(self.batch.split(size)):
             layers = self._pass(part, first=number == 0, whole=whole)
@@ -156,7 +162,9 @@ class _Observer:
             for layer in layers:
                 if layer.index in self.stores:
                     self._finish(layer, self.stores[layer.index])
+        self.seen.memory["statistics"] = sum(store.nbytes for store in self.stores.values())
         self._count_codes(whole)
+        self.seen.memory["codes"] = sum(packed.numel() for packed in self.packed.values())
         if "moments" in self.needs:
             counted = [row for row in self.seen.profile.weights if row.zero is not None]
             size = sum(row.size for row in counted)
@@ -193,7 +201,7 @@ class _Observer:
             for kept in (self.units, self.packed, self.patterns):
                 kept.pop(position, None)
         if first:
-            _describe(result, watcher.parameters, self.units, self.settings.mode, self.seen, self.coverage)
+            describe(result, watcher.parameters, self.units, self.settings.mode, self.seen, self.coverage)
         if self.gradient_proxies:
             self._backward(watcher, part, result, whole)
         return result.inventory.layers
@@ -254,103 +262,10 @@ class _Observer:
                     self.seen.samples = int(sum(metric.samples))
         placed = sorted(self.units)
         if "patterns" in self.coding:
-            for index in _wanted_activations(self.proxies, len(profile.weights), profile):
+            for index in wanted_activations(self.proxies, len(profile.weights), profile):
                 profile.activations[index].expressivity = float(count_distinct(self.packed[placed[index]]))
         if self.packed and "union" in self.coding:
             self.seen.union = count_distinct(torch.cat([self.packed[position] for position in placed], 1))
-
-
-def experiment(session: ProbeSession, model: nn.Module, batch: Batch, objective: Objective, mode: Mode) -> Probe:
-    """The pass (a, a, b) in evaluation mode that settles which rows belong to which sample, for when it is needed."""
-
-    def run() -> tuple[Graph, dict[str, Tensor]]:
-        three = pick(batch, (0, 0, 1))
-        session.set_mode("eval")
-        try:
-            return Watcher(model, 3).outputs(three.inputs, lambda inputs: objective(model, with_inputs(three, inputs)))
-        finally:
-            session.set_mode(mode)
-
-    return run
-
-
-def with_inputs(batch: Batch, inputs: Any) -> Batch:
-    """The batch with marked copies of its inputs, which were checked already."""
-    made = copy.copy(batch[:])
-    object.__setattr__(made, "inputs", inputs)
-    return made
-
-
-def pick(batch: Batch, samples: Sequence[int]) -> Batch:
-    """Some samples of a batch, which may repeat."""
-    made = copy.copy(batch[:1])
-    for name in ("inputs", "targets"):
-        pieces = [getattr(batch[index : index + 1], name) for index in samples]
-        object.__setattr__(made, name, parts.joined(pieces, [1] * len(pieces), name))
-    return made
-
-
-def _describe(
-    result: Forward, parameters: Parameters, units: Mapping[int, int], mode: Mode, seen: Observation, coverage: Coverage
-) -> None:
-    """Rows of the profile and coverage, as far as the forward pass shows them."""
-    inventory, placed = result.inventory, sorted(units)
-    order = {position: index for index, position in enumerate(placed)}
-    fed_by = {name: order[position] for name, position in result.fed_by.items() if position in order}
-    calls = [result.activations[position] for position in placed]
-    seen.profile = LayerProfile(
-        weight_rows(inventory.layers, parameters, fed_by),
-        [
-            ActivationRow(call.name, call.function, units[position], percentile(index, len(placed)))
-            for index, (position, call) in enumerate(zip(placed, calls, strict=True))
-        ],
-    )
-    coverage.weights = sum(row.size for row in seen.profile.weights)
-    coverage.uncovered = dict(inventory.uncovered)
-    coverage.weights_total = coverage.weights + sum(parameters.by_name[name].numel() for name in inventory.uncovered)
-    coverage.tables = inventory.tables
-    coverage.activations.update(call.function for call in calls)
-    coverage.unplaced = dict(result.unplaced)
-    coverage.shared_activations = [call.name for call in result.shared.values()]
-    coverage.gates.update(call.function for call in result.others)
-    coverage.reused = {layer.name: len(layer.calls) for layer in inventory.layers if len(layer.calls) > 1}
-    coverage.derived = [layer.name for layer in inventory.layers if layer.derived]
-    coverage.opaque = result.opaque
-    if mode != "eval":
-        coverage.coupled = sum(isinstance(owner, _BatchNorm) for owner in set(parameters.owners.values()))
-
-
-def weight_rows(layers: Sequence[WeightLayer], parameters: Parameters, fed_by: Mapping[str, int]) -> list[WeightRow]:
-    """Rows of the profile for weight layers in call order."""
-    return [
-        WeightRow(
-            layer.name,
-            layer.kind,
-            layer.shape,
-            parameters.by_name[layer.parameter].numel(),
-            percentile(layer.index, len(layers)),
-            len(layer.calls),
-            fed_by=fed_by.get(layer.parameter),
-        )
-        for layer in layers
-    ]
-
-
-def _wanted_activations(proxies: Sequence[Proxy], n: int, profile: LayerProfile) -> list[int]:
-    """Activation layers whose patterns some proxy will read."""
-    m = len(profile.activations)
-    wanted: set[int] = set()
-    for proxy in proxies:
-        if "patterns" not in proxy.needs:
-            continue
-        wanted |= {j for j in range(m) if proxy.wants(percentile(j, m))}
-        if isinstance(proxy, LSWAG) and n and m:
-            inside = [i for i in range(n) if proxy.wants(percentile(i, n))]
-            if proxy.pairing == "nearest":
-                wanted |= {nearest(i, n, m) for i in inside}
-            if proxy.pairing == "feeding":
-                wanted |= {j for i in inside if (j := profile.weights[i].fed_by) is not None}
-    return sorted(wanted)
 
 
 def _minibatch_passes(

@@ -41,8 +41,9 @@ class LayerReduction:
         self.largest = max(self.largest, largest)
         self.mean += float(mean_abs.sum())
         self.deviation += float(m2_abs.sqrt().sum()) / math.sqrt(arrays.moments.samples)
-        self.alive += int(torch.count_nonzero(m2_abs))
-        self.nonzero += int(torch.count_nonzero(mean_abs))
+        alive, size = int(torch.count_nonzero(m2_abs)), mean_abs.numel()
+        self.alive += alive
+        self.nonzero += size if alive == size else int(torch.count_nonzero(mean_abs))  # what varies is not zero
 
     def read(self, found: LayerGradients, needs: set[str], tile_bytes: int = TILE_BYTES) -> LayerWhole:
         """Fold in all tiles of a layer."""
@@ -140,6 +141,12 @@ class LayerStore:
         self.energy: Tensor | None = None
         self.samples = 0
         self.weight: Tensor | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that are kept."""
+        arrays = [state for name in ("mean_abs", "m2_abs", "mean", "m2") for state in getattr(self.moments, name)]
+        return sum(array.numel() * array.element_size() for array in arrays)
 
     def _metric(self) -> GradientMoments:
         return GradientMoments(sync_on_compute=self.sync)

@@ -43,6 +43,9 @@ class ScoreResult(Mapping[str, float]):
         settings: what it takes to reproduce the scores.
         notes: warnings in words.
         changes: what ``init="wake"`` changed.
+        memory: bytes held beside an ordinary training step, which a score spares the weights' gradients: ``copies`` of
+            parameters and buffers, ``codes``, one ``tile`` of per-sample gradients, ``statistics`` kept over the
+            ``parts`` of a batch that did not fit; on a GPU also the ``peak`` of all that was allocated.
         verification: with ``verify=True``, how far each layer's gradients are from autograd's.
     """
 
@@ -56,6 +59,7 @@ class ScoreResult(Mapping[str, float]):
     settings: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     changes: list[str] = field(default_factory=list)
+    memory: dict[str, int] = field(default_factory=dict)
     verification: list[VerificationRow] | None = None
 
     def __getitem__(self, key: str) -> float:
@@ -77,6 +81,7 @@ class ScoreResult(Mapping[str, float]):
             "samples": self.samples,
             "parameters": self.parameters,
             "seconds": self.seconds,
+            "memory": dict(self.memory),
             "settings": self.settings,
             "notes": list(self.notes),
             "changes": list(self.changes),
@@ -176,6 +181,7 @@ def score(
         seen.samples,
         seen.parameters,
         changes=changes,
+        memory=seen.memory,
         settings={
             "proxies": {p.key: {"proxy": p.name, **p.settings()} for p in wanted},
             "mode": mode,

@@ -9,12 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from lswag_hooks.batch import Batch
+from lswag_hooks.experiment import experiment, pick, with_inputs
 from lswag_hooks.hooks.forward import Watcher
+from lswag_hooks.hooks.inventory import WeightLayer
 from lswag_hooks.hooks.rules import GradientSource, blocks
 from lswag_hooks.hooks.session import Mode, ProbeSession
-from lswag_hooks.hooks.weights import GradientCapture, LayerGradients, WeightLayer
+from lswag_hooks.hooks.weights import GradientCapture, LayerGradients
 from lswag_hooks.objective import Objective, check_loss
-from lswag_hooks.observe import experiment, pick, with_inputs
 
 TOLERANCE = 1e-3
 

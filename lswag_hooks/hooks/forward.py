@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from lswag_hooks.hooks.activations import ActivationCall, ActivationCapture
 from lswag_hooks.hooks.calls import CallStack
 from lswag_hooks.hooks.graph import DATA, Graph, WeightCall, read_graph
+from lswag_hooks.hooks.inventory import Inventory, Parameters, take_inventory
+from lswag_hooks.hooks.operands import read_data
 from lswag_hooks.hooks.samples import (
     BLOCKS,
     INDEPENDENT,
@@ -24,7 +26,6 @@ from lswag_hooks.hooks.samples import (
     probed_layout,
     region_layout,
 )
-from lswag_hooks.hooks.weights import Inventory, Parameters, read_data, take_inventory
 
 Probe = Callable[[], "tuple[Graph, dict[str, Tensor]]"]
 LossFunction = Callable[[Any], Tensor]  # of the inputs, marked; targets are bound by the caller

@@ -14,9 +14,10 @@ from lswag_hooks.hooks.activations import ActivationCall, ActivationCapture
 from lswag_hooks.hooks.calls import CallStack
 from lswag_hooks.hooks.forward import Watcher, mark
 from lswag_hooks.hooks.graph import Graph, read_graph
+from lswag_hooks.hooks.inventory import WeightLayer, take_inventory
 from lswag_hooks.hooks.rules import blocks
 from lswag_hooks.hooks.session import ProbeSession
-from lswag_hooks.hooks.weights import GradientCapture, LayerGradients, WeightLayer, take_inventory
+from lswag_hooks.hooks.weights import GradientCapture, LayerGradients
 
 
 class GradientHooks:

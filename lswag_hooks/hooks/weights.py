@@ -7,7 +7,7 @@ than the first layer that counts. At each product the layer's operands are read 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge
 
 from lswag_hooks.errors import UnsupportedError
-from lswag_hooks.hooks.calls import clean_name
-from lswag_hooks.hooks.graph import CHECKPOINTED, Graph, WeightCall, is_table, shape_of
+from lswag_hooks.hooks.graph import CHECKPOINTED, Graph, WeightCall, shape_of
+from lswag_hooks.hooks.inventory import Parameters, WeightLayer
+from lswag_hooks.hooks.operands import Operands, pull_back, read_operands
 from lswag_hooks.hooks.rules import (
     BroadcastGradient,
     DerivedGradient,
@@ -26,127 +27,7 @@ from lswag_hooks.hooks.rules import (
     SumGradient,
     conv_source,
 )
-from lswag_hooks.hooks.rules.conv import ConvOptions
 from lswag_hooks.hooks.samples import BLOCKS, Layout, by_sample, to_blocks
-
-
-@dataclass
-class WeightLayer:
-    """One weight of the network and the products it enters.
-
-    Attributes:
-        name: path of the layer (of the parameter where that is no module's ``weight``).
-        parameter: the parameter's own name.
-        calls: products it enters, in order of execution.
-    """
-
-    name: str
-    parameter: str
-    shape: tuple[int, ...]
-    calls: list[WeightCall]
-    derived: bool = False
-    index: int = -1
-
-    @property
-    def kind(self) -> str:
-        """``conv``, ``matmul``, or ``broadcast`` for one that every sample shares."""
-        return self.calls[0].kind
-
-
-@dataclass
-class Inventory:
-    """All weights of a network after one forward pass: those that count, in call order, and the others with reasons."""
-
-    layers: list[WeightLayer]
-    uncovered: dict[str, str] = field(default_factory=dict)  # weights of layers, by parameter name
-    tables: list[str] = field(default_factory=list)
-
-
-class Parameters:
-    """Names and owners of a model's parameters, shared ones under their first name."""
-
-    def __init__(self, model: nn.Module) -> None:
-        self.by_name: dict[str, nn.Parameter] = {}
-        self.names: dict[int, str] = {}
-        self.owners: dict[str, nn.Module] = {}
-        self.attention: set[str] = set()
-        for path, module in model.named_modules():
-            path = clean_name(path)
-            if isinstance(module, nn.MultiheadAttention):
-                self.attention.add(path)
-            for leaf, parameter in module._parameters.items():
-                if parameter is not None and id(parameter) not in self.names:
-                    name = f"{path}.{leaf}" if path else leaf
-                    self.by_name[name], self.names[id(parameter)], self.owners[name] = parameter, name, module
-
-    def in_attention(self, name: str) -> bool:
-        """Whether a parameter belongs to an nn.MultiheadAttention or its output projection."""
-        owner = name.rpartition(".")[0]
-        return owner in self.attention or owner.rpartition(".")[0] in self.attention
-
-    def of_layers(self) -> list[str]:
-        """Weights that ought to enter a convolution or a matrix product, by their names: no pass is needed."""
-        found = []
-        for name, parameter in self.by_name.items():
-            leaf = name.rpartition(".")[2]
-            looked_up = isinstance(self.owners[name], (nn.Embedding, nn.EmbeddingBag))
-            matrix = leaf in ("weight", "in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
-            matrix |= isinstance(self.owners[name], nn.RNNBase)
-            if matrix and parameter.dim() >= 2 and not looked_up:
-                found.append(name)
-        return found
-
-
-def layer_name(parameter: str) -> str:
-    """``blocks.0.fc1.weight`` -> ``blocks.0.fc1``; parametrised weights are named after their module."""
-    name = parameter.split(".parametrizations.")[0]
-    return name.rpartition(".")[0] if name.rpartition(".")[2] == "weight" and "." in name else name
-
-
-def take_inventory(graph: Graph, parameters: Parameters) -> Inventory:
-    """Group the products of a graph by weight and say of each weight whether its per-sample gradient can be had."""
-    grouped: dict[str, list[WeightCall]] = {}
-    matrix = ("conv", "matmul", "broadcast")
-    for call in graph.calls:
-        for name in call.parameters:
-            grouped.setdefault(name, []).append(call)
-    inventory = Inventory([])
-    for name, calls in grouped.items():
-        parameter = parameters.by_name[name]
-        products = [call for call in calls if call.kind in matrix]
-        if not products:
-            continue
-        if is_table(name, parameters.owners[name]):
-            inventory.tables.append(name)
-            continue
-        scaled = all(
-            call.form == "derived" and call.kind != "broadcast" and len(call.parameters) > 1 for call in products
-        )
-        if scaled and sum(n > 1 for n in parameter.shape) < 2:
-            continue  # the gain of a normalised weight
-        reasons = {call.reason for call in calls if call.reason}
-        known = {(call.node, call.weight) for call in calls}
-        also = {node.name() for node, index in graph.exits.get(name, ()) if (node, index) not in known}
-        if also:
-            reasons.add(f"it also enters {', '.join(sorted(also))}, for which there is no rule")
-        if reasons:
-            inventory.uncovered[name] = "; ".join(sorted(reasons))
-            continue
-        derived = any(call.form == "derived" for call in products)
-        inventory.layers.append(WeightLayer(layer_name(name), name, tuple(parameter.shape), calls, derived))
-    inventory.layers.sort(key=lambda layer: next(call.order for call in layer.calls if call.kind in matrix))
-    for index, layer in enumerate(inventory.layers):
-        layer.index = index
-    seen = set(grouped) | set(inventory.uncovered)
-    for name in dict.fromkeys([*parameters.of_layers(), *graph.multiplied]):
-        if name not in seen and parameters.by_name[name].dim() >= 2:
-            entered = {node.name() for node, _ in graph.exits.get(name, ())}
-            inventory.uncovered[name] = (
-                f"enters {', '.join(sorted(entered))}, for which there is no rule"
-                if entered
-                else "the loss does not reach it"
-            )
-    return inventory
 
 
 @dataclass
@@ -200,10 +81,10 @@ class GradientCapture:
                 waiting.setdefault(call.node, []).append(layer)
         frontier = self._frontier(set(wanted))
         pending = {layer.parameter: len({call.node for call in layer.calls}) for layer in layers}
-        operands: dict[Any, _Operands | None] = {}
+        operands: dict[Any, Operands | None] = {}
 
         def arrive(call: WeightCall, gradient: Tensor | None) -> None:
-            operands[call.node] = None if gradient is None else _read(call, gradient)
+            operands[call.node] = None if gradient is None else read_operands(call, gradient)
             for layer in waiting[call.node]:
                 pending[layer.parameter] -= 1
                 if not pending[layer.parameter]:
@@ -258,7 +139,7 @@ class GradientCapture:
             )
         return {node: None for node in wanted if not below[node]}
 
-    def _gradients(self, layer: WeightLayer, parts: Sequence[tuple[WeightCall, _Operands | None]]) -> LayerGradients:
+    def _gradients(self, layer: WeightLayer, parts: Sequence[tuple[WeightCall, Operands | None]]) -> LayerGradients:
         parameter = self.parameters.by_name[layer.parameter]
         bias = self.parameters.by_name.get(layer.parameter.removesuffix("weight") + "bias")
         found = LayerGradients(None, parameter.detach(), None if bias is None else bias.detach())
@@ -281,7 +162,7 @@ class GradientCapture:
             return rows.reshape(self.samples, -1, rows.shape[1]).sum(1)
         return by_sample(gradient, layout, self.samples).sum(1)
 
-    def _call_source(self, call: WeightCall, operands: _Operands, name: str, parameter: nn.Parameter) -> GradientSource:
+    def _call_source(self, call: WeightCall, operands: Operands, name: str, parameter: nn.Parameter) -> GradientSource:
         layout: Layout = call.layout or BLOCKS
         data, gradient, samples = operands.data, operands.gradient, self.samples
         if call.kind == "lookup":
@@ -289,7 +170,7 @@ class GradientCapture:
                 data.reshape(samples, -1),
                 gradient.reshape(samples, -1, gradient.shape[-1]),
                 tuple(parameter.shape),
-                _signed(call.node._saved_padding_idx),
+                operands.padding,
             )
         source: GradientSource
         if call.kind == "conv":
@@ -315,93 +196,5 @@ class GradientCapture:
         if call.form != "derived":
             return source
         node, index = call.node.next_functions[call.weight]
-        pull = _pull_back(node, index, parameter)
+        pull = pull_back(node, index, parameter)
         return DerivedGradient(source, pull, tuple(parameter.shape))
-
-
-@dataclass
-class _Operands:
-    """What a product was computed from, in at least single precision."""
-
-    data: Tensor
-    gradient: Tensor
-    weight: Tensor | None = None
-    options: ConvOptions | None = None
-
-
-def _wide(tensor: Tensor) -> Tensor:
-    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
-
-
-def _read(call: WeightCall, gradient: Tensor) -> _Operands:
-    node, gradient = call.node, _wide(gradient.detach())
-    if call.kind == "lookup":
-        return _Operands(node._saved_indices, gradient)
-    if call.kind == "broadcast":
-        if node.name() == "MulBackward0":
-            other = node._saved_other if call.weight == 0 else node._saved_self
-            gradient = gradient * _wide(other.detach())
-        elif call.weight == 1:
-            alpha = float(node._saved_alpha)
-            gradient = gradient * (-alpha if node.name() == "SubBackward0" else alpha)
-        return _Operands(gradient, gradient)
-    if call.kind == "conv":
-        stride, padding, dilation = (
-            tuple(int(n) for n in getattr(node, f"_saved_{key}")) for key in ("stride", "padding", "dilation")
-        )
-        options = ConvOptions(stride, padding, dilation, int(node._saved_groups), bool(node._saved_transposed))
-        return _Operands(_wide(node._saved_input.detach()), gradient, node._saved_weight.detach(), options)
-    name = node.name()
-    saved = {
-        "AddmmBackward0": {1: "mat1", 2: "mat2"},
-        "MmBackward0": {0: "self", 1: "mat2"},
-        "LinearBackward0": {0: "input", 1: "weight"},
-        "BmmBackward0": {0: "self", 1: "mat2"},
-        "BaddbmmBackward0": {1: "batch1", 2: "batch2"},
-    }[name]
-    data = _wide(getattr(node, f"_saved_{saved[call.data]}").detach())
-    if data.dim() == 3 and name in ("BmmBackward0", "BaddbmmBackward0"):  # a batched product of one
-        data, gradient = data[0], gradient[0]
-    if name == "LinearBackward0":
-        data, gradient = data.flatten(0, -2), gradient.flatten(0, -2)
-    elif call.mirrored:
-        data, gradient = data.T, gradient.T
-    return _Operands(data, gradient)
-
-
-def _signed(value: int) -> int:
-    """A number that torch shows without its sign."""
-    return value - 2**64 if value >= 2**63 else value
-
-
-def read_data(call: WeightCall) -> Tensor:
-    """The data operand of a product with its rows first."""
-    node = call.node
-    if call.kind == "conv":
-        saved: Tensor = node._saved_input
-        return saved.detach()
-    shape = tuple(int(n) for n in node._input_metadata[0].shape)
-    return _read(call, torch.empty(shape, device="cpu").expand(shape)).data
-
-
-def _pull_back(node: Any, index: int, parameter: nn.Parameter) -> Callable[[Tensor], Tensor]:
-    """Maps gradients of a derived weight, output ``index`` of a node, to gradients of one of its parameters."""
-    edge, metadata = GradientEdge(node, index), node._input_metadata[index]
-    shape, dtype = tuple(int(n) for n in metadata.shape), metadata.dtype
-
-    def pull(gradients: Tensor) -> Tensor:
-        gradients = gradients.reshape(len(gradients), *shape).to(dtype)
-        with torch.enable_grad():
-            try:
-                found = torch.autograd.grad(
-                    [edge], [parameter], [gradients], is_grads_batched=True, retain_graph=True, allow_unused=True
-                )[0]
-            except RuntimeError:  # an operation without a batching rule
-                each = [
-                    torch.autograd.grad([edge], [parameter], [g], retain_graph=True, allow_unused=True)[0]
-                    for g in gradients
-                ]
-                found = None if each[0] is None else torch.stack(each)
-        return gradients.new_zeros(len(gradients), *parameter.shape) if found is None else _wide(found)
-
-    return pull

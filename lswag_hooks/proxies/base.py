@@ -45,6 +45,7 @@ class Observation:
         union: distinct patterns of the whole network.
         agreement: (samples, samples) counts of agreeing units.
         macs: multiply-accumulates of one sample.
+        memory: bytes held beside an ordinary forward and backward pass, by purpose.
     """
 
     profile: LayerProfile
@@ -55,6 +56,7 @@ class Observation:
     union: int | None = None
     agreement: Tensor | None = None
     macs: float | None = None
+    memory: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
