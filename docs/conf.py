@@ -1,7 +1,9 @@
 """How Sphinx builds these pages: ``sphinx-build -W -b html docs docs/_build/html``."""
 
+import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import lswag_hooks
 
@@ -37,3 +39,13 @@ napoleon_use_ivar = True  # attributes are fields of the class, not a second des
 html_theme = "furo"
 html_title = f"lswag_hooks {release}"
 html_show_sphinx = False
+
+
+def escape_stars(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+    """Keep the star of a shape such as (samples, *weights), which would begin an emphasis that never ends."""
+    lines[:] = [re.sub(r"(?<=[(, ])\*(?=\w[^*]*$)", r"\\*", line) for line in lines]
+
+
+def setup(app: Any) -> None:
+    """Called by Sphinx."""
+    app.connect("autodoc-process-docstring", escape_stars, priority=900)  # after napoleon

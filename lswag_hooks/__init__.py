@@ -10,7 +10,8 @@ from lswag_hooks.models import build
 from lswag_hooks.profile import LayerProfile
 from lswag_hooks.proxies import LSWAG, RegSwap, ZiCo, list_proxies, register_proxy
 from lswag_hooks.ranking import Ranking, prefilter, rank
-from lswag_hooks.scoring import ScoreResult, score
+from lswag_hooks.results import ScoreResult
+from lswag_hooks.scoring import score
 from lswag_hooks.spaces import list_spaces
 
 if TYPE_CHECKING:

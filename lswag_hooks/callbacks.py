@@ -6,7 +6,6 @@ import dataclasses
 import importlib
 import math
 import warnings
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -15,15 +14,14 @@ from torch import Tensor, nn
 
 from lswag_hooks import loaders
 from lswag_hooks.batch import Batch
-from lswag_hooks.coverage import Coverage
 from lswag_hooks.errors import InputError, LSWAGError, UnsupportedError, near_matches
 from lswag_hooks.functional.lswag import Interval, check_interval
 from lswag_hooks.hooks.session import MODES, Mode
 from lswag_hooks.objective import Objective, Reduction, resolve_objective
-from lswag_hooks.profile import ActivationRow, LayerProfile, WeightRow
 from lswag_hooks.proxies import Proxy, resolve_proxies
+from lswag_hooks.results import ScoreResult
 from lswag_hooks.rng import check_seed
-from lswag_hooks.scoring import ScoreResult, score
+from lswag_hooks.scoring import score
 
 ON_REJECT = ("stop", "raise", "warn")
 _PACKAGES = ("lightning.pytorch", "pytorch_lightning")
@@ -161,11 +159,11 @@ class LSWAGCallback(_Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Scores, profile and coverage as plain numbers and names, which ``torch.load(weights_only=True)`` accepts."""
-        return {} if self.result is None else {"result": _plain(self.result.to_dict())}
+        return {} if self.result is None else {"result": self.result.to_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take the scores of the run that wrote the checkpoint."""
-        self.result = _result(state_dict["result"])
+        self.result = ScoreResult.from_dict(state_dict["result"])
         self._restored = True
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
@@ -386,35 +384,3 @@ def _input_size(module: nn.Module) -> tuple[int, ...] | None:
     """The size of the images that a LightningModule takes, where it says so."""
     example = getattr(module, "example_input_array", None)
     return tuple(example.shape[1:]) if isinstance(example, Tensor) and example.ndim == 4 else None
-
-
-def _plain(value: Any) -> Any:
-    """Dicts, lists, numbers, strings and None, with nothing of another type among them."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(entry) for key, entry in value.items()}
-    if isinstance(value, (list, tuple, set, frozenset)):
-        return [_plain(entry) for entry in value]
-    if value is None or type(value) in (bool, int, float, str):
-        return value
-    return value.item() if hasattr(value, "item") else str(value)
-
-
-def _result(plain: dict[str, Any]) -> ScoreResult:
-    """Undo `ScoreResult.to_dict`; fields of another version of this package are left out."""
-
-    def made(cls: type[_T], values: dict[str, Any], **others: Any) -> _T:
-        known = {field.name for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
-        return cls(**{key: value for key, value in {**values, **others}.items() if key in known})
-
-    profile, coverage = plain["profile"], plain["coverage"]
-    return made(
-        ScoreResult,
-        plain,
-        profile=LayerProfile(
-            [made(WeightRow, row, shape=tuple(row["shape"])) for row in profile["weights"]],
-            [made(ActivationRow, row) for row in profile["activations"]],
-        ),
-        coverage=made(
-            Coverage, coverage, activations=Counter(coverage["activations"]), gates=Counter(coverage["gates"])
-        ),
-    )

@@ -6,6 +6,7 @@ import copy
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from lswag_hooks import parts
@@ -20,7 +21,7 @@ def experiment(session: ProbeSession, model: nn.Module, batch: Batch, objective:
     """The pass (a, a, b) in evaluation mode that settles which rows belong to which sample, for when it is needed."""
 
     def run() -> tuple[Graph, dict[str, Tensor]]:
-        three = pick(batch, (0, 0, 1))
+        three = pick(batch, (0, 0, _another(batch)))
         session.set_mode("eval")
         try:
             return Watcher(model, 3).outputs(three.inputs, lambda inputs: objective(model, with_inputs(three, inputs)))
@@ -44,3 +45,13 @@ def pick(batch: Batch, samples: Sequence[int]) -> Batch:
         pieces = [getattr(batch[index : index + 1], name) for index in samples]
         object.__setattr__(made, name, parts.joined(pieces, [1] * len(pieces), name))
     return made
+
+
+def _another(batch: Batch) -> int:
+    """The first sample whose inputs are not those of sample 0."""
+    tensors = [tensor for _, tensor in parts.tensors(batch.inputs, "inputs")]
+    per_sample = [tensor for tensor in tensors if tensor.dim() and len(tensor) == len(batch)]
+    for index in range(1, len(batch)):
+        if any(not torch.equal(tensor[index], tensor[0]) for tensor in per_sample):
+            return index
+    return 1

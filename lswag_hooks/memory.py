@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 
 import torch
@@ -29,7 +30,7 @@ def parse_bytes(value: int | float | str | None) -> int | None:
             value = float(number) * factor
         except ValueError:
             value = -1
-    if value <= 0:
+    if not isinstance(value, (int, float)) or not 0 < value < math.inf:
         raise InputError("max_memory: give bytes as a positive number, or a string such as '4GB'.")
     return int(value)
 

@@ -111,7 +111,7 @@ def _fitting(
         except OverBudget as error:
             modules = session.model.named_modules()
             coupled = [name for name, module in modules if isinstance(module, _BatchNorm) and module.training]
-            wanted = f"a forward pass of {size} samples holds more than {error.seen / 1e9:.2f} GB, max_memory is less"
+            wanted = f"a forward pass of {size} samples holds more than {error.seen / 1e6:,.0f} MB, max_memory is less"
             if coupled:
                 raise InputError(
                     f"{wanted}, and the batch cannot be split, because BatchNorm ({coupled[0]}) joins its samples: use "

@@ -26,7 +26,8 @@ from lswag_hooks.memory import parse_bytes
 from lswag_hooks.models import Spec, build
 from lswag_hooks.objective import Reduction
 from lswag_hooks.proxies import FLOPs, Proxy, resolve_proxies
-from lswag_hooks.scoring import ScoreResult, score
+from lswag_hooks.results import ScoreResult
+from lswag_hooks.scoring import score
 from lswag_hooks.standings import Ranking, Row, summarise
 from lswag_hooks.wording import named
 

@@ -80,9 +80,9 @@ class LayerReduction:
 
 
 def tile_moments(
-    found: LayerGradients, needs: set[str], tile_bytes: int, channels: _Channels | None = None
+    found: LayerGradients, needs: set[str], tile_bytes: int, channels: _Channels | None = None, exact: bool = False
 ) -> Iterator[tuple[slice, Moments]]:
-    """Moments of a layer over all samples, block of rows by block of rows."""
+    """Moments of a layer over all samples, block of rows by block of rows; ``exact``: in double precision, to merge."""
     source = found.source
     assert source is not None
     signed = bool(needs & {"signed", "gradient"})
@@ -93,11 +93,10 @@ def tile_moments(
             tile = source.block(samples, rows)
             if channels is not None and weight is not None:
                 channels.add(tile, weight[rows], samples, rows)
-            part = moments_of(tile, signed, overwrite=True, partial=len(sample_blocks) > 1)
+            part = moments_of(tile, signed, overwrite=True, partial=exact or len(sample_blocks) > 1)
             moments = part if moments is None else merge_moments(moments, part)
         assert moments is not None
-        dtype = tile.dtype
-        yield rows, moments if len(sample_blocks) == 1 else moments.rearrange(functools.partial(Tensor.to, dtype=dtype))
+        yield rows, moments if exact else moments.rearrange(functools.partial(Tensor.to, dtype=tile.dtype))
 
 
 def bias_moments(found: LayerGradients, needs: set[str]) -> Moments | None:
@@ -156,7 +155,7 @@ class LayerStore:
         source = found.source
         assert source is not None
         channels = _Channels(found, source.samples) if "channels" in needs else None
-        pieces = [moments for _, moments in tile_moments(found, needs, tile_bytes, channels)]
+        pieces = [moments for _, moments in tile_moments(found, needs, tile_bytes, channels, exact=True)]
         self.moments.merge(join_rows(pieces))
         self.weight = source.arrange(found.weight)
         self.samples += source.samples
@@ -189,11 +188,11 @@ def all_sum(tensor: Tensor) -> Tensor:
 
 
 def join_rows(pieces: Sequence[Moments]) -> Moments:
-    """Moments of blocks of rows as those of the whole layer, in double precision, ready to be merged."""
+    """Moments of blocks of rows as those of the whole layer."""
 
     def column(name: str) -> Tensor | None:
         values = [getattr(piece, name) for piece in pieces]
-        return None if values[0] is None else torch.cat(values).double()
+        return None if values[0] is None else torch.cat(values)
 
     mean_abs, m2_abs = column("mean_abs"), column("m2_abs")
     assert mean_abs is not None and m2_abs is not None

@@ -5,97 +5,26 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from lswag_hooks.batch import Batch
-from lswag_hooks.coverage import Coverage
 from lswag_hooks.errors import InputError
 from lswag_hooks.functional.lswag import Interval, check_interval
 from lswag_hooks.hooks.session import Mode, check_supported
 from lswag_hooks.memory import budget, parse_bytes
 from lswag_hooks.objective import Reduction, resolve_objective
 from lswag_hooks.observe import Settings, observe
-from lswag_hooks.profile import LayerProfile
 from lswag_hooks.proxies import LSWAG, Missing, Proxy, resolve_proxies
-from lswag_hooks.verify import VerificationRow, verify_gradients
+from lswag_hooks.results import ScoreResult
+from lswag_hooks.verify import verify_gradients
 from lswag_hooks.wake import wake
 
 ZERO_WARNING = 0.5
-
-
-@dataclass
-class ScoreResult(Mapping[str, float]):
-    """Scores of one network, by proxy, with everything that was seen on the way.
-
-    Attributes:
-        scores: value of each proxy; NaN where it cannot be had.
-        reasons: why, for those.
-        profile: layer by layer.
-        coverage: what was covered and what was not, by name and reason.
-        seconds: wall-clock time.
-        samples: batch size.
-        parameters: number of parameters.
-        settings: what it takes to reproduce the scores.
-        notes: warnings in words.
-        changes: what ``init="wake"`` changed.
-        memory: bytes held beside an ordinary training step, which a score spares the weights' gradients: ``copies`` of
-            parameters and buffers, ``codes``, one ``tile`` of per-sample gradients, ``statistics`` kept over the
-            ``parts`` of a batch that did not fit; on a GPU also the ``peak`` of all that was allocated.
-        verification: with ``verify=True``, how far each layer's gradients are from autograd's.
-    """
-
-    scores: dict[str, float]
-    reasons: dict[str, str]
-    profile: LayerProfile
-    coverage: Coverage
-    seconds: float
-    samples: int
-    parameters: int
-    settings: dict[str, Any] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
-    changes: list[str] = field(default_factory=list)
-    memory: dict[str, int] = field(default_factory=dict)
-    verification: list[VerificationRow] | None = None
-
-    def __getitem__(self, key: str) -> float:
-        if key not in self.scores:
-            raise KeyError(f"{key!r} was not asked for; this result has {', '.join(self.scores)}")
-        return self.scores[key]
-
-    def __iter__(self) -> Any:
-        return iter(self.scores)
-
-    def __len__(self) -> int:
-        return len(self.scores)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain lists and numbers, ready for JSON."""
-        return {
-            "scores": dict(self.scores),
-            "reasons": dict(self.reasons),
-            "samples": self.samples,
-            "parameters": self.parameters,
-            "seconds": self.seconds,
-            "memory": dict(self.memory),
-            "settings": self.settings,
-            "notes": list(self.notes),
-            "changes": list(self.changes),
-            "coverage": self.coverage.to_dict(),
-            "profile": self.profile.to_dict(),
-        }
-
-    def __str__(self) -> str:
-        """Scores, then notes."""
-        lines = [
-            f"{name:12} {value:.6g}" + (f"  ({self.reasons[name]})" if name in self.reasons else "")
-            for name, value in self.scores.items()
-        ]
-        return "\n".join([*lines, str(self.coverage), *(f"note: {note}" for note in self.notes)])
 
 
 def score(
@@ -189,7 +118,7 @@ def score(
             "seed": seed,
             "reduction": objective.reduction,
             "batch": batch.fingerprint,
-            "torch": torch.__version__,
+            "torch": str(torch.__version__),
         },
     )
     for proxy in wanted:
@@ -224,16 +153,23 @@ def check_devices(model: nn.Module, batch: Batch) -> None:
 def _note(result: ScoreResult) -> None:
     share = result.coverage.zero_gradient_share
     if share is not None and share > ZERO_WARNING:
-        result.notes.append(
-            f"{share:.0%} of the weights have a gradient of exactly zero: this network starts with zero gains, layer "
-            "scales or a zero head, so that a score of it as built says little. init='wake' scores a copy in which "
-            "they are awake."
+        why = (
+            "kernels that see only padding on small feature maps, or units off for every sample: try larger inputs."
+            if result.settings["init"] == "wake"
+            else "zero gains, layer scales or a zero head at the start, most often, so that a score of the network as "
+            "built says little. init='wake' scores a copy in which they are awake."
         )
+        result.notes.append(f"{share:.0%} of the weights have a gradient of exactly zero: {why}")
     failed = [row.layer for row in result.verification or () if not row.passed]
     if failed:
         result.notes.append(
             f"{len(failed)} layers fail verification ({', '.join(failed[:3])}): do not trust this score, and please "
             "report the model."
+        )
+    if result.coverage.unplaced:
+        result.notes.append(
+            f"{len(result.coverage.unplaced)} activation layers could not be assigned to samples and do not count: see "
+            "result.coverage.unplaced."
         )
     if result.coverage.uncovered and result.coverage.weight_share < 0.9:
         result.notes.append(

@@ -11,7 +11,8 @@ from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
 from lswag_hooks.errors import InputError
-from lswag_hooks.scoring import ZERO_WARNING, ScoreResult
+from lswag_hooks.results import ScoreResult
+from lswag_hooks.scoring import ZERO_WARNING
 from lswag_hooks.wording import jsonable, named, quantity
 
 if TYPE_CHECKING:
@@ -281,8 +282,9 @@ def _size_notes(rows: Sequence[Row], scored: Sequence[Row]) -> list[str]:
     asleep = [f"{row.name} ({row.zero_gradient_share:.0%})" for row in scored if row.zero_gradient_share > ZERO_WARNING]
     if asleep:
         notes.append(
-            f"most weights start with a gradient of exactly zero in {named(asleep)}: zero gains, layer scales or "
-            "heads. A score of those as built says little; init='wake' scores copies in which they are awake."
+            f"most weights have a gradient of exactly zero in {named(asleep)}: zero gains, layer scales or heads at "
+            "the start, or feature maps too small for their kernels. A score of those says little; init='wake' scores "
+            "copies in which nothing starts at zero."
         )
     partial = [f"{row.name} ({row.coverage:.0%})" for row in scored if row.coverage < 0.9]
     if partial:

@@ -22,7 +22,7 @@ def jsonable(value: Any) -> Any:
         return [jsonable(entry) for entry in value]
     if isinstance(value, float):
         return value if math.isfinite(value) else None
-    return value if value is None or isinstance(value, (bool, int, str)) else str(value)
+    return value if value is None or type(value) in (bool, int, str) else str(value)
 
 
 def quantity(value: float) -> str:

@@ -159,10 +159,10 @@ def test_data_from_an_npz_keep_their_size(run, users, tmp_path):
 
 
 def test_options_from_a_file(run, users, tmp_path):
-    (tmp_path / "rank.yaml").write_text("size: 32\nsamples: 8\nseeds: [1, 4]\ninterval: [7, 9]\nproxies: lswag\n")
+    (tmp_path / "rank.yaml").write_text("size: 32\nsamples: 8\nseeds: [1, 4]\ninterval: [5, 9]\nproxies: lswag\n")
     status, out, _ = run("rank", f"{users}:net", "--config", "rank.yaml", "--json", "-")
     settings = json.loads(out)["settings"]
-    assert status == 0 and settings["interval"] == [7, 9] and settings["image_size"] == [3, 32, 32]
+    assert status == 0 and settings["interval"] == [5, 9] and settings["image_size"] == [3, 32, 32]
     assert json.loads(out)["seeds"] == [1, 4]
 
 

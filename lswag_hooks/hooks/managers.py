@@ -173,7 +173,7 @@ class ActivationHooks:
 
     def __exit__(self, *error: object) -> None:
         self._stack.close()
-        self.skipped += [f"{call.name} ({call.function})" for call in self._capture.others]
+        self.skipped += [f"{call.name or 'the top level'} ({call.function})" for call in self._capture.others]
 
     def _record(self, call: ActivationCall, output: Tensor) -> None:
         if not output.dim() or (self.samples is not None and len(output) != self.samples):

@@ -65,6 +65,9 @@ class LSWAG(Proxy):
             )
         if not weights:
             return Missing(NO_LAYER)
+        if not any(self.wants(row.percentile) for row in weights):
+            tenths = ", ".join(str(tenth) for tenth in sorted({row.percentile for row in weights}))
+            return Missing(f"interval {self.interval} holds no weight layer: those of this network are in {tenths}")
         return functional.combine(
             seen.terms[self.key],
             [row.expressivity or 0.0 for row in activations],

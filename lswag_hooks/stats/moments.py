@@ -64,9 +64,13 @@ def _deviations(values: Tensor, partial: bool) -> tuple[Tensor, Tensor]:
     second = values.square_().sum(0)
     # the origin is one of the samples, so n * first^2 is at most n - 1 times the result: no digits are lost
     if partial:
-        origin, second = origin.double(), second.double()
+        origin, second = _double(origin), _double(second)
     mean = origin + first
     return mean, second.sub_(first.square_(), alpha=count).clamp_(min=0)
+
+
+def _double(values: Tensor) -> Tensor:
+    return values if values.device.type == "mps" else values.double()  # which has no double precision
 
 
 def moments_of(gradients: Tensor, signed: bool = False, overwrite: bool = False, partial: bool = False) -> Moments:

@@ -132,13 +132,12 @@ def agreement(outputs: Tensor) -> Tensor:
         [[2.0, 1.0], [1.0, 2.0]]
     """
     samples, units = outputs.shape
-    both = torch.zeros(samples, samples, dtype=torch.float64, device=outputs.device)
-    on = torch.zeros(samples, dtype=torch.float64, device=outputs.device)
+    both = torch.zeros(samples, samples, dtype=torch.float64)  # on the CPU: not every device has double precision
     for part in _chunks(units, samples):
         code = _codes(outputs[:, part])
         product = code @ code.T  # whole numbers below 2^24: exact in single precision
-        both += product
-        on += product.diagonal()
+        both += product.cpu()
+    on = both.diagonal()
     return units - on[:, None] - on[None, :] + 2 * both
 
 
