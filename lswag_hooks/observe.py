@@ -28,8 +28,8 @@ from lswag_hooks.hooks.weights import GradientCapture, LayerGradients
 from lswag_hooks.objective import Objective, check_loss, forward
 from lswag_hooks.profile import LayerProfile
 from lswag_hooks.proxies import LSWAG, Observation, Proxy
-from lswag_hooks.reduction import LayerReduction, LayerStore
-from lswag_hooks.stats import ActivationPatterns, Moments, agreement, count_distinct, merge_moments, moments_of, pack
+from lswag_hooks.reduction import LayerReduction, LayerStore, all_sum
+from lswag_hooks.stats import ActivationPatterns, GradientMoments, agreement, count_distinct, moments_of, pack
 
 CODES = {"patterns", "union", "agreement"}
 GRADIENTS = {"moments", "signed", "gradient", "channels"}
@@ -75,7 +75,8 @@ def observe(
         else:
             seen, coverage = Observation(LayerProfile([], []), len(batch), 0), Coverage()
         for count in sorted({proxy.minibatches for proxy in proxies} - {0}):
-            _minibatch_passes(model, batch, objective, [p for p in proxies if p.minibatches == count], count, seen)
+            drawn = [proxy for proxy in proxies if proxy.minibatches == count]
+            _minibatch_passes(model, batch, objective, drawn, count, seen, settings.sync)
         if "macs" in needs:
             session.set_mode("eval")
             seen.macs = count_macs(model, batch)
@@ -87,6 +88,8 @@ def observe(
     seen.memory["copies"] = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
     if batch.device.type == "cuda":
         seen.memory["peak"] = torch.cuda.max_memory_allocated(batch.device)
+    if settings.sync:
+        seen.samples = int(all_sum(torch.tensor(len(batch), device=batch.device)))
     seen.parameters = sum(parameter.numel() for parameter in parameters.by_name.values())
     coverage.other_parameters = seen.parameters - coverage.weights_total
     coverage.frozen = sorted(frozen & set(parameters.of_layers()))
@@ -259,7 +262,6 @@ class _Observer:
                     if "agreement" in self.coding:
                         kernel = agreement(metric.codes())
                         self.seen.agreement = kernel if self.seen.agreement is None else self.seen.agreement + kernel
-                    self.seen.samples = int(sum(metric.samples))
         placed = sorted(self.units)
         if "patterns" in self.coding:
             for index in wanted_activations(self.proxies, len(profile.weights), profile):
@@ -269,10 +271,16 @@ class _Observer:
 
 
 def _minibatch_passes(
-    model: nn.Module, batch: Batch, objective: Objective, proxies: Sequence[Proxy], count: int, seen: Observation
+    model: nn.Module,
+    batch: Batch,
+    objective: Objective,
+    proxies: Sequence[Proxy],
+    count: int,
+    seen: Observation,
+    sync: bool = False,
 ) -> None:
-    """One pass a mini-batch, whose mean gradient is one draw."""
-    collected: dict[str, Moments] = {}
+    """One pass a mini-batch, whose mean gradient is one draw; those of other processes are draws too."""
+    collected: dict[str, GradientMoments] = {}
     order: list[WeightLayer] = []
     cuts = [len(batch) * number // count for number in range(count + 1)]
     for part in (batch[first:last] for first, last in itertools.pairwise(cuts)):
@@ -289,9 +297,8 @@ def _minibatch_passes(
             if source is None:
                 return
             gradient = torch.cat([source.block(slice(0, 1), rows) for rows, _ in blocks(source)], 1)
-            moments = moments_of(gradient, signed=True, partial=True)
-            key = layer.parameter
-            collected[key] = merge_moments(collected[key], moments) if key in collected else moments
+            draws = collected.setdefault(layer.parameter, GradientMoments(signed=True, sync_on_compute=sync))
+            draws.merge(moments_of(gradient, signed=True, partial=True))
 
         scale = 1.0 if objective.reduction == "mean" else 1.0 / len(part)
         GradientCapture(result.graph, watcher.parameters, 1).run(result.loss, order, consume, scale)
@@ -304,7 +311,7 @@ def _minibatch_passes(
         mine = [proxy for proxy in proxies if layer.parameter in collected and proxy.wants(row.percentile)]
         reduction = LayerReduction(mine)
         if mine:
-            reduction.add(LayerArrays(moments=collected[layer.parameter]))
+            reduction.add(LayerArrays(moments=collected[layer.parameter].compute()))
         for proxy, term in zip(mine, reduction.terms(LayerWhole(row.size)), strict=True):
             seen.terms[proxy.key][layer.index] = row.terms[proxy.key] = term
 
