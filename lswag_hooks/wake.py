@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import math
+import re
 
 import torch
 from torch import nn
@@ -16,14 +17,14 @@ from torch import nn
 from lswag_hooks.errors import UnsupportedError
 from lswag_hooks.rng import seeded
 
-_SCALES = ("gamma", "scale", "gain", "alpha", "lambda", "ls")
+_SCALES = re.compile(r"gamma|scale|gain|alpha|lambda|\bls\d*\b")
 
 
 def _is_scale(name: str, parameter: nn.Parameter, module: nn.Module) -> bool:
     vector = sum(size > 1 for size in parameter.shape) <= 1
     leaf = name.rpartition(".")[2].lower()
     norm = "norm" in type(module).__name__.lower() and leaf == "weight"
-    return vector and (norm or any(word in leaf for word in _SCALES))
+    return vector and (norm or _SCALES.search(leaf.replace("_", " ")) is not None)
 
 
 def wake(model: nn.Module, seed: int = 0) -> tuple[nn.Module, list[str]]:

@@ -104,7 +104,9 @@ def work(rank, folder):
                 for part in outputs[mine].split(4):
                     patterns.update(part)
                 together = moments.compute()
-                found[name, "moments", dtype] = [value if isinstance(value, int) else value.tolist() for value in together]
+                found[name, "moments", dtype] = [
+                    value if isinstance(value, int) else value.tolist() for value in together
+                ]
                 found[name, "patterns", dtype] = int(patterns.compute())
                 # after a sync the share is there again, and more samples may follow
                 assert sum(int(n) for n in moments.samples) == len(gradients[mine])

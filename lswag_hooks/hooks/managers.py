@@ -82,8 +82,12 @@ class GradientHooks:
             The layer's name and a tensor of shape (samples, \*weight shape).
 
         Raises:
-            InputError: the model did not run inside the context.
+            InputError: the model did not run inside the context, the loss is not one number, or an unknown reduction.
         """
+        if reduction not in ("mean", "sum"):
+            raise InputError(f"reduction={reduction!r} is unknown: use 'mean' or 'sum'.")
+        if loss.numel() != 1:
+            raise InputError(f"the loss must be one number, got {tuple(loss.shape)}: reduce it over the batch.")
         if self._inputs is None:
             raise InputError("run the model inside `with GradientHooks(model) as hooks:` before asking for gradients.")
         watcher = Watcher(self.model, samples)
@@ -111,6 +115,7 @@ class GradientHooks:
     def _experiment(self, samples: int) -> Any:
         """The pass (a, a, b) over the inputs that the model was called with."""
         assert self._inputs is not None
+        kept = self._inputs, self._marked
         args, kwargs = self._inputs
 
         def three(value: Any) -> Any:
@@ -120,10 +125,13 @@ class GradientHooks:
 
         def run() -> tuple[Graph, dict[str, Tensor]]:
             inputs = tuple(map(three, args)), {key: three(value) for key, value in kwargs.items()}
-            with ProbeSession(self.model, "eval"):
-                return Watcher(self.model, 3).outputs(
-                    inputs, lambda marked: _total(self.model(*marked[0], **marked[1]))
-                )
+            try:
+                with ProbeSession(self.model, "eval"):
+                    return Watcher(self.model, 3).outputs(
+                        inputs, lambda marked: _total(self.model(*marked[0], **marked[1]))
+                    )
+            finally:  # the experiment's inputs are not the caller's
+                self._inputs, self._marked = kept
 
         return run
 
@@ -179,7 +187,7 @@ class ActivationHooks:
         if not output.dim() or (self.samples is not None and len(output) != self.samples):
             self.skipped.append(f"{call.name}: shape {tuple(output.shape)}, first dimension is not the sample")
             return
-        self.codes[call.name or call.function] = output.detach().flatten(1) > 0
+        self.codes[call.name or call.function] = output.detach().reshape(len(output), -1) > 0
 
     def __iter__(self) -> Iterator[tuple[str, Tensor]]:
         return iter(self.codes.items())

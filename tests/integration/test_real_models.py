@@ -11,6 +11,9 @@ from lswag_hooks.verify import verify_gradients
 IMAGES = {  # model: side of the images
     "timm/test_resnet": 64,
     "timm/test_vit": 160,
+    "timm/test_nfnet": 64,
+    "timm/resnet18": 64,
+    "timm/efficientnet_b0": 64,
     "timm/convnext_atto": 64,
     "timm/mobilenetv3_small_050": 64,
     "timm/nf_regnet_b0": 64,
@@ -50,6 +53,18 @@ def test_image_model(spec):
     covered(model, lh.Batch(torch.randn(2, 3, side, side, generator=generator), torch.tensor([1, 3])))
 
 
+def test_vision_transformer_of_torchvision():
+    """Its attention is nn.MultiheadAttention: rows are interleaved."""
+    transformer = pytest.importorskip("torchvision").models.VisionTransformer
+    torch.manual_seed(0)
+    model = awake(transformer(32, 8, 2, 2, 16, 24, num_classes=5)).double()
+    generator = torch.Generator().manual_seed(1)
+    images = torch.randn(3, 3, 32, 32, generator=generator).double()
+    result = covered(model, lh.Batch(images, torch.tensor([1, 3, 0])))
+    assert sum(row.name.endswith("in_proj_weight") for row in result.profile.weights) == 2
+    assert result.coverage.activations["gelu"] == 2
+
+
 def language_batch(**more):
     tokens = torch.randint(0, 60, (3, 7), generator=torch.Generator().manual_seed(2))
     return tokens, lh.Batch({"input_ids": tokens, **more}, torch.tensor([0, 1, 1]))
@@ -82,6 +97,36 @@ def test_swin_with_position_networks():
     model = awake(transformers.Swinv2ForImageClassification(config)).double()
     generator = torch.Generator().manual_seed(1)
     covered(model, lh.Batch(torch.randn(2, 3, 32, 32, generator=generator).double(), torch.tensor([1, 3])))
+
+
+class ContrastiveLoss:
+    """Every pair of an image and a text for itself, so that samples are not coupled."""
+
+    is_objective, reduction = True, "mean"
+
+    def __call__(self, model, batch):
+        found = model(**batch.inputs)
+        return (1 - nn.functional.cosine_similarity(found.image_embeds, found.text_embeds)).mean()
+
+
+def test_clip_with_two_towers_and_its_own_gelu():
+    transformers = pytest.importorskip("transformers")
+    common = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
+    config = transformers.CLIPConfig(
+        text_config={**common, "vocab_size": 60, "max_position_embeddings": 16, "eos_token_id": 59},
+        vision_config={**common, "image_size": 32, "patch_size": 8},
+        projection_dim=8,
+    )
+    torch.manual_seed(0)
+    model = awake(transformers.CLIPModel(config)).double()
+    tokens, _ = language_batch()
+    pixels = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(1)).double()
+    batch = lh.Batch({"input_ids": tokens, "pixel_values": pixels})
+    result = lh.score(model, batch, "lswag", loss=ContrastiveLoss(), mode="eval")
+    assert not result.coverage.uncovered and not result.coverage.unplaced
+    assert result.coverage.activations["QuickGELUActivation"] == 4
+    rows = verify_gradients(model, batch, ContrastiveLoss())
+    assert len(rows) == 27 and [row for row in rows if not row.passed or row.vacuous] == []
 
 
 class DetectionLoss:
