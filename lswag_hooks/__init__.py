@@ -12,7 +12,7 @@ from lswag_hooks.proxies import LSWAG, RegSwap, ZiCo, list_proxies, register_pro
 from lswag_hooks.ranking import Ranking, prefilter, rank
 from lswag_hooks.results import ScoreResult
 from lswag_hooks.scoring import score
-from lswag_hooks.spaces import list_spaces
+from lswag_hooks.spaces import Space, get_space, list_spaces
 
 if TYPE_CHECKING:
     from lswag_hooks.callbacks import CandidateRejected, LSWAGCallback
@@ -31,10 +31,12 @@ __all__ = [
     "Ranking",
     "RegSwap",
     "ScoreResult",
+    "Space",
     "UnsupportedError",
     "ZiCo",
     "__version__",
     "build",
+    "get_space",
     "list_proxies",
     "list_spaces",
     "prefilter",

@@ -1,4 +1,4 @@
-"""The command line: ``lswag score``, ``rank``, ``proxies`` and ``spaces``."""
+"""The command line: ``lswag score``, ``rank``, ``correlate``, ``proxies`` and ``spaces``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from typing import Any, NoReturn
 
 from jsonargparse import ArgumentParser, Namespace
 
+from lswag_hooks.agreement import Agreement
 from lswag_hooks.batch import Batch
+from lswag_hooks.correlate import DEFAULT, correlate
 from lswag_hooks.errors import InputError, LSWAGError
 from lswag_hooks.images import Size
 from lswag_hooks.models import build, expected_input_size
@@ -22,13 +24,16 @@ from lswag_hooks.proxies import list_proxies, proxy_class, resolve_proxies
 from lswag_hooks.ranking import check_any, check_device, images_of, rank, with_size
 from lswag_hooks.report.table import console, profile_table, ranking_table, table
 from lswag_hooks.scoring import score
-from lswag_hooks.spaces import list_spaces
+from lswag_hooks.spaces import get_space, list_spaces
 from lswag_hooks.standings import Ranking, summarise
 from lswag_hooks.verify import VerificationRow
 from lswag_hooks.wording import jsonable, named, quantity
 
 SIZE = (3, 224, 224)
-EPILOGUE = "A MODEL is timm/NAME, torchvision/NAME, or the path of a function that returns one: module:function."
+EPILOGUE = (
+    "A MODEL is timm/NAME, torchvision/NAME, SPACE/ARCHITECTURE (see `lswag spaces`), or the path of a function that "
+    "returns one: module:function."
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -42,13 +47,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         Ctrl-C.
 
     Example:
-        >>> main(["spaces"])
-        No search space is in this version yet.
+        >>> main(["spaces", "--csv", os.devnull, "--json", os.devnull])  # doctest: +ELLIPSIS
+        name ...
         0
     """
     commands: dict[str, Callable[[Namespace], int]] = {
         "score": _score,
         "rank": _rank,
+        "correlate": _correlate,
         "proxies": _proxies,
         "spaces": _spaces,
     }
@@ -95,10 +101,11 @@ def _parser() -> ArgumentParser:
     for name, add, text in (
         ("score", _add_score, "score one model"),
         ("rank", _add_rank, "score several models and put them in order"),
+        ("correlate", _add_correlate, "compare proxies with known accuracies of a benchmark"),
         ("proxies", _add_output, "list the proxies"),
         ("spaces", _add_output, "list the search spaces"),
     ):
-        epilog = None if add is _add_output else EPILOGUE
+        epilog = EPILOGUE if add in (_add_score, _add_rank) else None
         command = _Parser(description=f"{text[0].upper()}{text[1:]}.", epilog=epilog)
         add(command)
         commands.add_subcommand(name, command, help=text)
@@ -121,11 +128,38 @@ def _add_rank(parser: ArgumentParser) -> None:
     )
 
 
-def _add_common(parser: ArgumentParser, size: str) -> None:
+def _add_correlate(parser: ArgumentParser) -> None:
+    add = parser.add_argument
+    add("space", metavar="SPACE", help="a search space (see `lswag spaces`), or timm")
+    add("--benchmark", type=str, metavar="FILE", help="accuracies; by default what comes with this package")
+    add("--task", type=str, help="of the benchmark; by default its first")
+    add("--architectures", type=int, default=1000, metavar="N", help="how many to draw; 0: all")
+    _add_data(parser, "the task's own")
+    add("--proxies", type=str, default=DEFAULT, metavar="A,B", help="see `lswag proxies`; the sizes are always there")
+    add("--interval", type=numbers, metavar="A,B", help="first and last tenth of the layers that L-SWAG counts, 0 to 9")
+    add("--tenths", action="store_true", help="also L-SWAG over each tenth of the layers alone")
+    add("--num-classes", "--num_classes", type=int, metavar="N", help="of the networks; by default the task's")
+    add("--mode", type=str, default="score", help="score (evaluation, BatchNorm on batch statistics), train or eval")
+    add("--init", type=str, metavar="wake", help="wake: score copies with zero gains, layer scales and heads awake")
+    add("--seed", type=int, default=0, metavar="N", help="of the draw and of the weights")
+    add("--store", type=str, metavar="FILE", help="keep finished scores here; the same command goes on where it ended")
+    add("--workers", type=int, default=1, metavar="N", help="number of processes")
+    add("--resamples", type=int, default=1000, metavar="N", help="of the bootstrap")
+    add("--out", type=str, metavar="FOLDER", help="write tables and pictures here")
+    _add_output(parser)
+    add("--config", action="config", help="a YAML file with any of these options")
+
+
+def _add_data(parser: ArgumentParser, size: str) -> None:
     add = parser.add_argument
     add("--data", type=str, default="digits", help="digits, noise, an .npz file, or a folder with a folder a class")
     add("--size", type=numbers, metavar="C,H,W", help=f"of the images; by default {size}; an .npz keeps its own")
     add("--samples", type=int, default=64, metavar="N", help="how many images")
+
+
+def _add_common(parser: ArgumentParser, size: str) -> None:
+    add = parser.add_argument
+    _add_data(parser, size)
     add("--proxies", type=str, default="lswag", metavar="A,B", help="see `lswag proxies`; the first decides the order")
     add("--interval", type=numbers, metavar="A,B", help="first and last tenth of the layers that L-SWAG counts, 0 to 9")
     add("--num-classes", "--num_classes", type=int, metavar="N", help="of the models; by default those of the data")
@@ -212,6 +246,55 @@ def _rank(options: Namespace) -> int:
     return 0 if ranking.top() else 1
 
 
+def _correlate(options: Namespace) -> int:
+    _check_paths(options)
+    if options.out is not None and Path(options.out).exists() and not Path(options.out).is_dir():
+        raise InputError(f"--out {options.out} is a file: give a folder.")
+    size: Size | None = tuple(options.size) if isinstance(options.size, list) else options.size
+    if size is None and not options.data.endswith(".npz"):
+        size = SIZE if options.space == "timm" else _task_size(options.space, options.task)
+    batch = Batch.load(options.data, size, options.samples)
+    found = correlate(
+        options.space,
+        batch,
+        options.proxies,
+        benchmark=options.benchmark,
+        task=options.task,
+        architectures=options.architectures or None,
+        seed=options.seed,
+        num_classes=options.num_classes,
+        interval=options.interval,
+        tenths=options.tenths,
+        mode=options.mode,
+        init=options.init,
+        store=options.store,
+        workers=options.workers,
+        resamples=options.resamples,
+    )
+    files = [] if options.out is None else found.save(options.out)
+    _write(options, found.to_dict(), found)
+    if options.json != "-":
+        show = console().print
+        set_up = found.settings
+        show(f"{set_up['space']}, {set_up['task']}: {set_up['benchmark']} ({set_up['source']})")
+        show(f"{len(batch)} samples of {batch.name}, {_by(images_of(batch))}, seed {options.seed}")
+        headers, rows = found.cells()
+        show(table(headers, rows, right=set(range(1, len(headers)))))
+        show("[95% bootstrap interval]; *: sizes, the baselines; given size: Spearman given all of those")
+        for remark in found.remarks():
+            show(remark)
+        if files:
+            show(f"written: {', '.join(map(str, files))}")
+    return 130 if found.interrupted else 0 if len(found.complete) else 1
+
+
+def _task_size(space: str, task: str | None) -> Size:
+    """The images that a task of a space takes, as one picture."""
+    shapes = get_space(space).image_shapes
+    shape = shapes[task] if task in shapes else next(iter(shapes.values()))
+    return shape if len(shape) == 3 else SIZE  # type: ignore[return-value]
+
+
 def _proxies(options: Namespace) -> int:
     _check_paths(options)
     rows = [
@@ -223,20 +306,25 @@ def _proxies(options: Namespace) -> int:
         }
         for name in list_proxies()
     ]
-    return _listing(options, rows, "")
+    return _listing(options, rows)
 
 
 def _spaces(options: Namespace) -> int:
     _check_paths(options)
-    return _listing(options, [{"name": name} for name in list_spaces()], "No search space is in this version yet.")
+    rows = []
+    for name in list_spaces():
+        space = get_space(name)
+        tasks = ", ".join(space.tasks)
+        rows.append({"name": name, "what": space.summary, "tasks": tasks, "reference": space.reference})
+    return _listing(options, rows)
 
 
-def _listing(options: Namespace, rows: list[dict[str, str]], empty: str) -> int:
+def _listing(options: Namespace, rows: list[dict[str, str]]) -> int:
     import pandas as pd
 
     _write(options, rows, pd.DataFrame(rows))
     if options.json != "-":
-        console().print(table(list(rows[0]), [list(row.values()) for row in rows]) if rows else empty)
+        console().print(table(list(rows[0]), [list(row.values()) for row in rows]))
     return 0
 
 
@@ -275,7 +363,7 @@ def _write(options: Namespace, content: Any, table: Any) -> None:
         else:
             Path(options.json).write_text(text + "\n", encoding="utf-8")
     if options.csv is not None:
-        frame = table.to_pandas() if isinstance(table, Ranking) else table
+        frame = table.to_pandas() if isinstance(table, (Agreement, Ranking)) else table
         frame.to_csv(sys.stdout if options.csv == "-" else options.csv, index=False)
 
 

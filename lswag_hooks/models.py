@@ -1,4 +1,4 @@
-"""What is scored: a module, a factory, ``timm/NAME``, ``torchvision/NAME`` or a dotted path; built from a seed."""
+"""What is scored: a module, a factory, ``timm/NAME``, ``torchvision/NAME``, ``SPACE/ARCHITECTURE`` or a dotted path."""
 
 import copy
 import functools
@@ -14,6 +14,7 @@ from torch import nn
 from lswag_hooks.errors import InputError, near_matches
 from lswag_hooks.images import Size, image_shape
 from lswag_hooks.rng import seeded
+from lswag_hooks.spaces import get_space, list_spaces
 
 Spec: TypeAlias = str | nn.Module | Callable[..., nn.Module]
 
@@ -30,13 +31,14 @@ def build(
 
     Args:
         spec: A module, which is returned as it is, whatever the other arguments say; a factory without required
-            arguments other than ``num_classes``; "timm/NAME"; "torchvision/NAME"; or the path of a factory or module,
-            "package.module:name" or "package.module.name".
-        num_classes: Passed to timm and torchvision, and to a factory that has a parameter of that name. By default
-            theirs.
+            arguments other than ``num_classes``; "timm/NAME"; "torchvision/NAME"; "SPACE/ARCHITECTURE" with a name of
+            :func:`lswag_hooks.list_spaces`; or the path of a factory or module, "package.module:name" or
+            "package.module.name".
+        num_classes: Passed to timm, torchvision and spaces, and to a factory that has a parameter of that name. By
+            default theirs.
         seed: The same seed gives the same weights. The global random states are given back as they were.
-        image_size: The images to come: a side, (height, width) or (channels, height, width). Read by timm and
-            torchvision models, of which some are built for one size and one number of channels. By default theirs.
+        image_size: The images to come: a side, (height, width) or (channels, height, width). Read by models of timm,
+            torchvision and spaces, of which some are built for one size and one number of channels. By default theirs.
         device: Where to move what a name or a factory gives; by default it stays where that put it.
 
     Returns:
@@ -59,12 +61,14 @@ def build(
         make = functools.partial(_timm, name, num_classes, image_size)
     elif library == "torchvision" and name:
         make = functools.partial(_torchvision, name, num_classes, image_size)
+    elif library in list_spaces() and name:
+        make = functools.partial(get_space(library).build, name, num_classes, image_size=image_size)
     else:
         with seeded(seed, start_cuda=True):  # an import may draw too, but only the first one
             found = _imported(spec) if isinstance(spec, str) else spec
         make = functools.partial(_called, found, num_classes, describe(spec))
     # the two libraries build on the CPU; someone's own factory may build on a GPU
-    with seeded(seed, start_cuda=library not in ("timm", "torchvision")):
+    with seeded(seed, start_cuda=library not in ("timm", "torchvision", *list_spaces())):
         model = make()
     return model if device is None else model.to(device)
 
@@ -216,7 +220,7 @@ def _called(factory: Any, num_classes: int | None, name: str) -> nn.Module:
     if not callable(factory):
         raise InputError(
             f"a {type(factory).__name__} is no model: pass a module, a function that returns one, 'timm/NAME', "
-            "'torchvision/NAME' or 'package.module:function'."
+            "'torchvision/NAME', 'SPACE/ARCHITECTURE' or 'package.module:function'."
         )
     try:
         parameters = inspect.signature(factory).parameters

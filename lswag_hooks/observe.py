@@ -84,6 +84,7 @@ def observe(
         seen.weight_norms = [
             float(torch.linalg.vector_norm(parameters.by_name[name])) for name in parameters.of_layers()
         ]
+    seen.layer_sizes = [parameters.by_name[name].numel() for name in parameters.of_layers()]
     tensors = [*model.parameters(), *model.buffers()]
     seen.memory["copies"] = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
     if batch.device.type == "cuda":

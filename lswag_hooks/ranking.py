@@ -116,7 +116,7 @@ def rank(
     classes = batch.num_classes if num_classes is None else num_classes
     size = images_of(batch) if image_size is None else image_size
     keys = [proxy.key for proxy in wanted]
-    taken = {column.name for column in fields(Row)} - {"params", "flops"}
+    taken = {column.name for column in fields(Row)} - {"params", "flops", "depth", "log_size"}
     if taken & {*keys}:
         raise InputError(f"label={(taken & {*keys}).pop()!r} is a column of the table already: choose another.")
     asked = with_size(wanted)
@@ -136,7 +136,7 @@ def rank(
     fixed: list[str] = []
     notes: list[str] = []
     interrupted = False
-    with _bar(len(listed) * len(drawn), progress) as advance, warnings.catch_warnings():
+    with progress_bar(len(listed) * len(drawn), progress) as advance, warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"lswag_hooks\.ranking")  # `score` warns its caller; here are notes
         for candidate in listed:
             outcome = _all_seeds(candidate, drawn, attempt, advance)
@@ -299,7 +299,7 @@ def _check_options(engine: str, store: Any, interval: Any, mode: str, reduction:
 
 
 @contextlib.contextmanager
-def _bar(total: int, progress: bool) -> Iterator[Callable[[str, int], None]]:
+def progress_bar(total: int, progress: bool) -> Iterator[Callable[[str, int], None]]:
     """A progress bar on stderr where someone can see it; gives a function to call with a name and steps done."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn

@@ -247,7 +247,8 @@ class Ranking:
             columns.append(("params", lambda r: quantity(r.params)))
         if "flops" not in self.proxies:
             columns.append(("MACs", lambda r: quantity(r.flops)))
-        columns.append(("layers", lambda r: f"{r.depth:.0f}" if math.isfinite(r.depth) else "-"))
+        if "depth" not in self.proxies:
+            columns.append(("layers", lambda r: f"{r.depth:.0f}" if math.isfinite(r.depth) else "-"))
         if any(row.zero_gradient_share >= 0.005 for row in rows):
             columns.append(("zero", lambda r: _share(r.zero_gradient_share)))
         if any(row.coverage < 0.995 for row in rows):

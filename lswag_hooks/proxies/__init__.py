@@ -2,7 +2,7 @@
 
 from lswag_hooks.proxies import counts, gradients, lswag, patterns
 from lswag_hooks.proxies.base import Missing, Observation, Proxy
-from lswag_hooks.proxies.counts import FLOPs, Params
+from lswag_hooks.proxies.counts import Depth, FLOPs, LogSize, Params
 from lswag_hooks.proxies.gradients import Fisher, GradNorm, L2Norm, Plain, Snip, ZiCo
 from lswag_hooks.proxies.lswag import LSWAG
 from lswag_hooks.proxies.patterns import NWOT, RegSwap, Swap
@@ -15,10 +15,12 @@ for _module in (lswag, gradients, patterns, counts):  # the order of `lswag prox
 __all__ = [
     "LSWAG",
     "NWOT",
+    "Depth",
     "FLOPs",
     "Fisher",
     "GradNorm",
     "L2Norm",
+    "LogSize",
     "Missing",
     "Observation",
     "Params",

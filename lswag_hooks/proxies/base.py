@@ -42,6 +42,7 @@ class Observation:
         samples: batch size.
         parameters: number of parameters (shared ones once).
         weight_norms: L2 norm of every layer weight.
+        layer_sizes: number of weights of every layer, without biases.
         union: distinct patterns of the whole network.
         agreement: (samples, samples) counts of agreeing units.
         macs: multiply-accumulates of one sample.
@@ -53,6 +54,7 @@ class Observation:
     parameters: int
     terms: dict[str, list[float]] = field(default_factory=dict)
     weight_norms: list[float] = field(default_factory=list)
+    layer_sizes: list[int] = field(default_factory=list)
     union: int | None = None
     agreement: Tensor | None = None
     macs: float | None = None

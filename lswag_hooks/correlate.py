@@ -1,0 +1,300 @@
+"""Score architectures of known accuracy and tell how well proxies put them in order."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lswag_hooks.agreement import BASELINES, TENTHS, Agreement
+from lswag_hooks.batch import Batch
+from lswag_hooks.benchmark import Benchmark
+from lswag_hooks.engines import Failure, run
+from lswag_hooks.errors import InputError, LSWAGError
+from lswag_hooks.functional.lswag import Interval
+from lswag_hooks.hooks.session import Mode
+from lswag_hooks.images import Size
+from lswag_hooks.models import build
+from lswag_hooks.proxies import LSWAG, Proxy, resolve_proxies
+from lswag_hooks.ranking import images_of, progress_bar
+from lswag_hooks.scoring import score
+from lswag_hooks.spaces import get_space
+from lswag_hooks.store import Key, Record, Store, canonical
+
+DEFAULT = "lswag,lswag_robust,zico,swap,nwot"
+
+
+@dataclass(frozen=True)
+class Work:
+    """What it takes to score any architecture of a benchmark; the same for all, and held by every worker.
+
+    Attributes:
+        space: name of the search space; None for names that :func:`lswag_hooks.build` knows.
+        task: of the space.
+        batch: in the form that the task wants.
+        proxies: to compute.
+        seed: of the weights.
+        num_classes: None for the task's own.
+        image_size: to build for; None for the task's own.
+        mode: as for :func:`lswag_hooks.score`.
+        init: as for :func:`lswag_hooks.score`.
+    """
+
+    space: str | None
+    task: str | None
+    batch: Batch
+    proxies: tuple[Proxy, ...]
+    seed: int = 0
+    num_classes: int | None = None
+    image_size: Size | None = None
+    mode: Mode = "score"
+    init: str | None = None
+
+    def conditions(self) -> dict[str, Any]:
+        """What a score depends on beside architecture, proxy, seed and batch."""
+        return {
+            "task": self.task,
+            "num_classes": self.num_classes,
+            "image_size": self.image_size,
+            "mode": self.mode,
+            "init": self.init,
+        }
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What one architecture scored.
+
+    Attributes:
+        scores: by proxy; NaN where there is none.
+        reasons: why, for those.
+        seconds: of building and scoring.
+    """
+
+    scores: dict[str, float]
+    reasons: dict[str, str] = field(default_factory=dict)
+    seconds: float = 0.0
+
+
+def measure(work: Work, architecture: str) -> Measured:
+    """Build and score one architecture; one that cannot be scored has NaN everywhere, with the reason."""
+    start = time.perf_counter()
+    nothing = {proxy.key: float("nan") for proxy in work.proxies}
+    try:
+        loss = None
+        if work.space is None:
+            model = build(architecture, num_classes=work.num_classes, seed=work.seed, image_size=work.image_size)
+        else:
+            space = get_space(work.space)
+            reason = space.validate(architecture)
+            if reason is not None:
+                return Measured(nothing, dict.fromkeys(nothing, reason), time.perf_counter() - start)
+            size, loss = work.image_size, space.objective(work.task)
+            model = space.build(architecture, work.num_classes, task=work.task, image_size=size, seed=work.seed)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # notes on one network of a thousand
+            result = score(model, work.batch, work.proxies, loss, seed=work.seed, mode=work.mode, init=work.init)
+    except Exception as error:  # whatever it is, the other architectures are worth their scores
+        said = " ".join(str(error).split())[:300]
+        said = said if isinstance(error, LSWAGError) else f"{type(error).__name__}: {said}"
+        return Measured(nothing, dict.fromkeys(nothing, said), time.perf_counter() - start)
+    return Measured(dict(result.scores), dict(result.reasons), time.perf_counter() - start)
+
+
+def correlate(
+    space: str,
+    batch: Batch,
+    proxies: str | Proxy | Sequence[str | Proxy] = DEFAULT,
+    *,
+    benchmark: Benchmark | str | Path | None = None,
+    task: str | None = None,
+    architectures: int | None = 1000,
+    seed: int = 0,
+    num_classes: int | None = None,
+    image_size: Size | None = None,
+    interval: Interval | None = None,
+    tenths: bool = False,
+    mode: Mode = "score",
+    init: str | None = None,
+    store: str | Path | None = None,
+    workers: int = 1,
+    resamples: int = 1000,
+    progress: bool = True,
+) -> Agreement:
+    """Score architectures of a benchmark and correlate the scores with their known accuracies.
+
+    The sizes (params, flops, depth and log size) are always scored too: a proxy that is no better than they are, or
+    says nothing *given* them, is not worth its passes. Ctrl-C stops and gives what is finished; with a ``store``
+    every finished score is kept, and the same call goes on where the last one ended.
+
+    Args:
+        space: name of a search space, see :func:`lswag_hooks.list_spaces`; or ``"timm"``.
+        batch: images with labels; the space puts them into the form that the task wants.
+        proxies: names, or proxies with options.
+        benchmark: the accuracies: a :class:`~lswag_hooks.Benchmark`, or a file; by default the one named as the space.
+        task: of the benchmark; by default its first.
+        architectures: how many to draw, without replacement; None: all.
+        seed: of the draw and of the weights.
+        num_classes: number of outputs; by default the task's.
+        image_size: by default that of the batch.
+        interval: first and last percentile of layers that L-SWAG counts.
+        tenths: also L-SWAG over each tenth of the layers alone, as in Fig. 2 of the paper.
+        mode: as for :func:`~lswag_hooks.score`.
+        init: as for :func:`~lswag_hooks.score`.
+        store: an SQLite file of finished scores; made where it does not exist.
+        workers: number of processes; 1: this one.
+        resamples: of the bootstrap.
+        progress: show a progress bar, on stderr, where that is a terminal.
+
+    Raises:
+        InputError: an argument makes no sense, a benchmark is missing; told before any work.
+
+    Example:
+        >>> batch = Batch.builtin("digits", size=(3, 8, 8), samples=8)
+        >>> found = correlate("nasbench201", batch, "swap", architectures=6, resamples=20, progress=False)
+        >>> list(found.scores)
+        ['swap', 'params', 'flops', 'depth', 'log_size']
+    """
+    named_space = None if space == "timm" else get_space(space)
+    space = space if named_space is None else named_space.name
+    found = benchmark if isinstance(benchmark, Benchmark) else Benchmark.load(benchmark or space)
+    if found.space not in (None, space):
+        raise InputError(f"{found.name} holds accuracies of {found.space}, not of {space}: name that space.")
+    task = found.tasks[0] if task is None else task
+    chosen = found.sample(task, architectures, seed)
+    own_task = None if named_space is None else (task if task in named_space.tasks else None)
+    wanted = _wanted(proxies, interval, tenths)
+    prepared = batch if named_space is None else named_space.batch(batch, own_task, seed)
+    size = image_size
+    if size is None:
+        shape = images_of(prepared)
+        size = shape if shape is not None else tuple(prepared.inputs.shape[-3:])  # type: ignore[union-attr]
+    work = Work(
+        None if named_space is None else space, own_task, prepared, tuple(wanted), seed, num_classes, size, mode, init
+    )
+    names = chosen.architectures(task)
+    measured, interrupted = measure_all(work, names, store=store, workers=workers, progress=progress)
+    return _agreement(work, chosen, task, measured, interrupted, resamples)
+
+
+def measure_all(
+    work: Work,
+    architectures: Sequence[str],
+    *,
+    store: str | Path | None = None,
+    workers: int = 1,
+    progress: bool = True,
+) -> tuple[dict[str, Measured], bool]:
+    """Score architectures, those that a store has excepted, and keep each as it is finished.
+
+    Returns:
+        What each scored, in the order given, and whether it was interrupted.
+    """
+    measured: dict[str, Measured] = {}
+    interrupted = False
+    keep = None if store is None else Store(store)
+    try:
+        if keep is not None:
+            measured = _known(keep, work, architectures)
+        missing = [name for name in architectures if name not in measured]
+        with progress_bar(len(architectures), progress) as advance:
+            advance("", len(measured))
+            try:
+                for index, outcome in run(measure, missing, payload=work, workers=workers):
+                    name = missing[index]
+                    if isinstance(outcome, Failure):  # a worker died of it, more than once
+                        lost = {proxy.key: float("nan") for proxy in work.proxies}
+                        outcome = Measured(lost, dict.fromkeys(lost, outcome.reason))
+                    measured[name] = outcome
+                    if keep is not None:
+                        keep.put(_records(work, name, outcome))
+                    advance(name, 1)
+            except KeyboardInterrupt:
+                interrupted = True
+    finally:
+        if keep is not None:
+            keep.close()
+    return {name: measured[name] for name in architectures if name in measured}, interrupted
+
+
+def _wanted(proxies: str | Proxy | Sequence[str | Proxy], interval: Interval | None, tenths: bool) -> list[Proxy]:
+    wanted = resolve_proxies(proxies)
+    if interval is not None:
+        wanted = [LSWAG(interval=interval) if proxy == LSWAG() else proxy for proxy in wanted]
+    keys = {proxy.key for proxy in wanted}
+    wanted += [proxy for proxy in resolve_proxies(BASELINES) if proxy.key not in keys]
+    if tenths:
+        wanted += [LSWAG(interval=(tenth, tenth), label=label) for tenth, label in enumerate(TENTHS)]
+    return wanted
+
+
+def _known(store: Store, work: Work, architectures: Sequence[str]) -> dict[str, Measured]:
+    """What a store holds of architectures, those alone of which it holds every proxy."""
+    keys = {name: [_key(work, name, proxy) for proxy in work.proxies] for name in architectures}
+    found = store.get(key for wanted in keys.values() for key in wanted)
+    known = {}
+    for name, wanted in keys.items():
+        if all(key in found for key in wanted):
+            records = [found[key] for key in wanted]
+            labels = [proxy.key for proxy in work.proxies]
+            known[name] = Measured(
+                {label: record.value for label, record in zip(labels, records, strict=True)},
+                {label: record.reason for label, record in zip(labels, records, strict=True) if record.reason},
+                max(record.seconds or 0.0 for record in records),
+            )
+    return known
+
+
+def _records(work: Work, architecture: str, measured: Measured) -> Iterable[Record]:
+    for proxy in work.proxies:
+        label = proxy.key
+        key = _key(work, architecture, proxy)
+        yield Record(key, measured.scores[label], measured.reasons.get(label), measured.seconds)
+
+
+def _key(work: Work, architecture: str, proxy: Proxy) -> Key:
+    settings = canonical({"proxy": proxy.name, **proxy.settings()})
+    conditions = canonical(work.conditions())
+    return Key(architecture, settings, work.seed, work.batch.fingerprint, work.space or "", conditions)
+
+
+def _agreement(
+    work: Work, benchmark: Benchmark, task: str, measured: dict[str, Measured], interrupted: bool, resamples: int
+) -> Agreement:
+    import pandas as pd
+
+    keys = [proxy.key for proxy in work.proxies]
+    scores = pd.DataFrame({key: {name: one.scores[key] for name, one in measured.items()} for key in keys})
+    reasons = {}
+    for name, one in measured.items():
+        said = dict.fromkeys(f"{key}: {one.reasons[key]}" for key in one.reasons if key not in TENTHS)
+        every = set(one.reasons.values())
+        if said:
+            reasons[name] = every.pop() if len(every) == 1 else "; ".join(said)
+    published = benchmark.proxies(task)
+    return Agreement(
+        scores,
+        benchmark.accuracy(task).loc[list(measured)],
+        reasons,
+        {proxy.key: proxy.higher_is_better for proxy in work.proxies},
+        {
+            "space": work.space or "timm",
+            "benchmark": benchmark.name,
+            "source": benchmark.source,
+            "task": task,
+            "architectures": len(benchmark.architectures(task)),
+            "seed": work.seed,
+            "batch": work.batch.fingerprint,
+            "data": work.batch.name,
+            "samples": len(work.batch),
+            **work.conditions(),
+            "proxies": {proxy.key: {"proxy": proxy.name, **proxy.settings()} for proxy in work.proxies},
+        },
+        {name: one.seconds for name, one in measured.items()},
+        published if len(published.columns) else None,
+        interrupted,
+        resamples,
+    )

@@ -1,0 +1,77 @@
+"""Pictures of how scores and accuracies agree (matplotlib, from the extra ``plots``)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy.stats import rankdata
+
+from lswag_hooks.correlation import Estimate
+from lswag_hooks.errors import InputError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+POINT = {"s": 9, "alpha": 0.5, "linewidths": 0}
+
+
+def scores_against_accuracy(scores: Mapping[str, Sequence[float]], accuracy: Sequence[float]) -> Figure:
+    """One panel a proxy: its value against the accuracy.
+
+    Args:
+        scores: columns by name, one value a network; NaN is left out.
+        accuracy: one value a network.
+    """
+    return _panels(scores, accuracy, lambda values: values, "score", "accuracy")
+
+
+def ranks_against_ranks(scores: Mapping[str, Sequence[float]], accuracy: Sequence[float]) -> Figure:
+    """One panel a proxy: rank by score against rank by accuracy, as in Fig. 8 of the paper; 1 is the best."""
+    return _panels(scores, accuracy, lambda values: rankdata(-values), "rank by score", "rank by accuracy")
+
+
+def correlation_by_percentile(estimates: Mapping[int, Estimate], whole: Estimate | None = None) -> Figure:
+    """Spearman correlation of a score that counts one tenth of the layers alone, as in Fig. 2 of the paper.
+
+    Args:
+        estimates: by percentile, 0 to 9.
+        whole: of the score over all layers, drawn as a line.
+    """
+    figure, axes = _figure(1, 1)
+    known = {tenth: e for tenth, e in estimates.items() if math.isfinite(e.value)}
+    values = [e.value for e in known.values()]
+    reach = [[e.value - e.low for e in known.values()], [e.high - e.value for e in known.values()]]
+    axes[0].errorbar(list(known), values, yerr=np.maximum(reach, 0), fmt="o-", capsize=3, label="one tenth alone")
+    if whole is not None and math.isfinite(whole.value):
+        axes[0].axhline(whole.value, linestyle="--", color="grey", label="all layers")
+    axes[0].set(xlabel="tenth of the layers, 0 is next to the input", ylabel="Spearman with accuracy", xticks=range(10))
+    axes[0].legend()
+    return figure
+
+
+def _panels(
+    scores: Mapping[str, Sequence[float]], accuracy: Sequence[float], change: Any, across: str, up: str
+) -> Figure:
+    columns = min(4, len(scores))
+    figure, panels = _figure(-(-len(scores) // columns), columns)
+    truth = np.asarray(accuracy, dtype=float)
+    for axes, (name, values) in zip(panels, scores.items(), strict=False):
+        both = np.isfinite(np.asarray(values, dtype=float)) & np.isfinite(truth)
+        axes.scatter(change(np.asarray(values, dtype=float)[both]), change(truth[both]), **POINT)
+        axes.set(title=name, xlabel=across, ylabel=up)
+    for axes in panels[len(scores) :]:
+        axes.set_axis_off()
+    return figure
+
+
+def _figure(rows: int, columns: int) -> tuple[Figure, list[Any]]:
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise InputError("plots need matplotlib: pip install 'lswag-hooks[plots]'.") from None
+    # a figure of its own, not pyplot's: no window, no global state, no backend to choose
+    figure = Figure(figsize=(3.2 * columns, 2.9 * rows), layout="constrained")
+    return figure, list(np.atleast_1d(figure.subplots(rows, columns)).ravel())

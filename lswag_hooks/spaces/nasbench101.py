@@ -1,0 +1,399 @@
+"""NAS-Bench-101: a cell that is any directed acyclic graph of up to seven vertices and nine edges.
+
+Ying et al., "NAS-Bench-101: Towards Reproducible Neural Architecture Search", ICML 2019.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterator
+from typing import ClassVar, NamedTuple, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lswag_hooks.errors import InputError, near_matches
+from lswag_hooks.images import Size
+from lswag_hooks.spaces.base import Choose, Genes, Space, parsed
+from lswag_hooks.spaces.counting import Cost
+
+Matrix: TypeAlias = tuple[tuple[int, ...], ...]
+
+OPS = ("conv3x3-bn-relu", "conv1x1-bn-relu", "maxpool3x3")
+VERTICES = 7
+MOST_EDGES = 9
+PAIRS = tuple(itertools.combinations(range(VERTICES), 2))
+WIDTHS = (128, 256, 512)
+CELLS = 3  # a stack
+EXAMPLE = (
+    "0111010/0000001/0000001/0000100/0000001/0000001/0000000 "
+    "input,conv1x1-bn-relu,conv3x3-bn-relu,conv3x3-bn-relu,conv3x3-bn-relu,maxpool3x3,output"
+)
+
+_FORM = re.compile(r"([01]+(?:/[01]+)*) ([^\s,]+(?:,[^\s,]+)*)")
+
+
+class Spec(NamedTuple):
+    """A cell: ``matrix[i][j]`` is 1 for an edge from vertex i to a later vertex j; ``ops`` has one entry a vertex."""
+
+    matrix: Matrix
+    ops: tuple[str, ...]
+
+    @property
+    def edges(self) -> list[tuple[int, int]]:
+        """All edges, by the vertex that they leave."""
+        return [(i, j) for i, row in enumerate(self.matrix) for j, edge in enumerate(row) if edge]
+
+
+class NASBench101(Space):
+    """The NAS-Bench-101 space: ``row0/row1/.../row6 op0,op1,...,op6``.
+
+    Rows are those of the adjacency matrix, strictly upper triangular. Vertices that are on no path from the input to
+    the output are pruned before anything else is asked: the limit of nine edges is on what remains. Cells of two to
+    seven vertices are read; what the space composes itself always has seven before pruning.
+
+    Example:
+        >>> space = NASBench101()
+        >>> space.parse("0110/0000/0001/0000 input,maxpool3x3,conv3x3-bn-relu,output")
+        Spec(matrix=((0, 1, 0), (0, 0, 1), (0, 0, 0)), ops=('input', 'conv3x3-bn-relu', 'output'))
+        >>> space.cost(EXAMPLE)
+        Cost(params=2694282, flops=408269824, macs=402002944)
+    """
+
+    name: ClassVar[str] = "nasbench101"
+    summary: ClassVar[str] = "cells of up to 7 vertices and 9 edges, 3 operations; 423,624 different ones"
+    reference: ClassVar[str] = "Ying et al., NAS-Bench-101, ICML 2019, arXiv:1902.09635"
+    tasks: ClassVar[dict[str, int]] = {"cifar10": 10}
+    image_shapes: ClassVar[dict[str, tuple[int, ...]]] = {"cifar10": (3, 32, 32)}
+
+    def compose(self, choose: Choose) -> str:
+        """Choose for every pair of the seven vertices whether there is an edge, and the five operations."""
+        edges = {pair for pair in PAIRS if choose(f"edge {pair[0]}-{pair[1]}", (0, 1))}
+        matrix = tuple(tuple(int((i, j) in edges) for j in range(VERTICES)) for i in range(VERTICES))
+        inner = [choose(f"op {vertex}", OPS) for vertex in range(1, VERTICES - 1)]
+        return _written(Spec(matrix, ("input", *inner, "output")))
+
+    def genes(self, architecture: str) -> Genes:
+        """21 edges and 5 operations; a smaller cell is filled up with vertices that have no edge."""
+        self.parse(architecture)  # refuses what has too many edges
+        spec = _read(architecture)
+        spare = VERTICES - len(spec.ops)
+        place = [*range(len(spec.ops) - 1), VERTICES - 1]
+        edges = {(place[i], place[j]) for i, j in spec.edges}
+        ops = [*spec.ops[1:-1], *[OPS[0]] * spare]
+        return {
+            **{f"edge {i}-{j}": int((i, j) in edges) for i, j in PAIRS},
+            **{f"op {vertex}": op for vertex, op in enumerate(ops, start=1)},
+        }
+
+    def parse(self, architecture: str) -> Spec:
+        """The pruned cell; of a disconnected one, input and output without an edge are left.
+
+        Raises:
+            InputError: the string has another form, an edge that leads back, an operation that there is not, or more
+                than nine edges after pruning.
+        """
+        return _pruned(architecture)
+
+    def make(self, architecture: str, num_classes: int, task: str, image_shape: tuple[int, ...]) -> nn.Module:
+        """The network, initialised as NAS-Bench-Suite-Zero does before it scores.
+
+        Raises:
+            InputError: the cell is disconnected, or the images are smaller than 4 × 4.
+        """
+        return Network(self._connected(architecture), num_classes, _checked(image_shape)[0])
+
+    def encode(self, architecture: str) -> np.ndarray:
+        """The pruned cell in 36 numbers: 21 edges, and one-hot operations of five vertices, zero where there is none.
+
+        Strings that prune to the same cell have the same encoding.
+        """
+        spec = self.parse(architecture)
+        place = [*range(len(spec.ops) - 1), VERTICES - 1]
+        edges = {(place[i], place[j]) for i, j in spec.edges}
+        operations = np.zeros((VERTICES - 2, len(OPS)))
+        for vertex, op in enumerate(spec.ops[1:-1]):
+            operations[vertex, OPS.index(op)] = 1
+        return np.concatenate([[float(pair in edges) for pair in PAIRS], operations.ravel()])
+
+    @property
+    def size(self) -> int:
+        """Number of different cells; there are many more strings, since pruned and relabelled vertices change them."""
+        return 423_624
+
+    def degenerate(self, architecture: str) -> str | None:
+        """Whether the input does not reach the output."""
+        if self.parse(architecture).edges:
+            return None
+        return "disconnected: no path leads from the cell's input (vertex 0) to its output (the last vertex)"
+
+    def random(self, rng: np.random.Generator) -> str:
+        """Draw edges and operations uniformly until the cell is connected and has at most nine edges.
+
+        The official sampler does the same; it is uniform over strings, not over different cells.
+        """
+        draw = super().random
+        return self._working(lambda: draw(rng))
+
+    def cost(
+        self,
+        architecture: str,
+        num_classes: int | None = None,
+        *,
+        task: str | None = None,
+        image_size: Size | None = None,
+    ) -> Cost:
+        """Parameters, flops as published and multiply-accumulates, in closed form."""
+        task = self.check_task(task)
+        classes = self.tasks[task] if num_classes is None else num_classes
+        if classes < 1:
+            raise InputError(f"num_classes={classes}: give one or more.")
+        return _cost(self._connected(architecture), classes, _checked(self._image_shape(task, image_size)))
+
+    def canonical(self, architecture: str) -> str:
+        """The pruned cell with its vertices in the order that gives the first string of all.
+
+        Two architectures are isomorphic exactly if these agree. Isomorphic cells compute the same functions but for
+        how channels that do not divide evenly are shared out: their parameters may differ slightly.
+
+        Example:
+            >>> space = NASBench101()
+            >>> first = "0110/0001/0001/0000 input,maxpool3x3,conv3x3-bn-relu,output"
+            >>> second = "0110/0001/0001/0000 input,conv3x3-bn-relu,maxpool3x3,output"
+            >>> space.canonical(first) == space.canonical(second)
+            True
+        """
+        return min(map(_written, _relabelled(self.parse(architecture))))
+
+    def _connected(self, architecture: str) -> Spec:
+        spec = self.parse(architecture)
+        if not spec.edges:
+            raise InputError(f"{architecture!r} is {self.degenerate(architecture)}; it has no network.")
+        return spec
+
+
+class Network(nn.Module):
+    """Stem, three stacks of three equal cells with max pooling between stacks, and a linear classifier.
+
+    Args:
+        spec: the cell, pruned.
+        num_classes: number of outputs.
+        in_channels: channels of the images.
+
+    Shapes: (N, in_channels, H, W) to (N, num_classes), H and W at least 4.
+    """
+
+    def __init__(self, spec: Spec, num_classes: int, in_channels: int = 3) -> None:
+        super().__init__()
+        self.stem = ConvNormReLU(in_channels, WIDTHS[0], 3)
+        blocks: list[nn.Module] = []
+        before = WIDTHS[0]
+        for stack, width in enumerate(WIDTHS):
+            if stack:
+                blocks.append(nn.MaxPool2d(2, stride=2))
+            for _ in range(CELLS):
+                blocks.append(Cell(spec, before, width))
+                before = width
+        self.cells = nn.Sequential(*blocks)
+        self.classifier = nn.Linear(before, num_classes)
+        self.apply(_initialise)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Class scores."""
+        return self.classifier(self.cells(self.stem(images)).mean((2, 3)))  # type: ignore[no-any-return]
+
+
+class Cell(nn.Module):
+    """A graph of operations; (N, C, H, W) to (N, C', H, W).
+
+    The input reaches each vertex through a projection of its own; an inner vertex sums what enters it, the output
+    concatenates what enters it and adds the projected input.
+    """
+
+    def __init__(self, spec: Spec, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.matrix = spec.matrix
+        self.channels = vertex_channels(spec.matrix, in_channels, out_channels)
+        self.projections = nn.ModuleDict(
+            {str(j): ConvNormReLU(in_channels, self.channels[j], 1) for i, j in spec.edges if i == 0}
+        )
+        self.operations = nn.ModuleDict(
+            {str(v): _operation(op, self.channels[v]) for v, op in enumerate(spec.ops) if op in OPS}
+        )
+
+    def forward(self, features: Tensor) -> Tensor:
+        """The output vertex."""
+        last = len(self.matrix) - 1
+        made: dict[int, Tensor] = {}
+        for vertex in range(1, last):
+            # of the channels that do not divide evenly an earlier vertex may have one more than a later one
+            entering = [made[i][:, : self.channels[vertex]] for i in self._inner(vertex)]
+            made[vertex] = self.operations[str(vertex)](self._joined(features, vertex, entering))
+        leaving = [made[i] for i in self._inner(last)]
+        return self._joined(features, last, [torch.cat(leaving, dim=1)] if leaving else [])
+
+    def _inner(self, vertex: int) -> list[int]:
+        return [i for i in range(1, vertex) if self.matrix[i][vertex]]
+
+    def _joined(self, features: Tensor, vertex: int, entering: list[Tensor]) -> Tensor:
+        if self.matrix[0][vertex]:
+            entering = [*entering, self.projections[str(vertex)](features)]
+        total = entering[0]
+        for tensor in entering[1:]:
+            total = total + tensor
+        return total
+
+
+class ConvNormReLU(nn.Sequential):
+    """Convolution without bias, BatchNorm, ReLU; the map keeps its size."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel: int) -> None:
+        super().__init__(
+            nn.Conv2d(in_channels, out_channels, kernel, padding=kernel // 2, bias=False),
+            nn.BatchNorm2d(out_channels),
+            nn.ReLU(),
+        )
+
+
+def vertex_channels(matrix: Matrix, in_channels: int, out_channels: int) -> list[int]:
+    """Channels of each vertex of a pruned cell: those that feed the output share its channels.
+
+    The first of them take what does not divide evenly. Any other inner vertex has as many as the widest that it feeds.
+
+    Example:
+        >>> vertex_channels(((0, 1, 1, 0), (0, 0, 1, 1), (0, 0, 0, 1), (0, 0, 0, 0)), 16, 33)
+        [16, 17, 16, 33]
+    """
+    last = len(matrix) - 1
+    feeding = [v for v in range(1, last) if matrix[v][last]]
+    channels = [in_channels, *[0] * (last - 1), out_channels]
+    for place, vertex in enumerate(feeding):
+        share, rest = divmod(out_channels, len(feeding))
+        channels[vertex] = share + (place < rest)
+    for vertex in reversed(range(1, last)):
+        if vertex not in feeding:
+            channels[vertex] = max(channels[j] for j in range(vertex + 1, last) if matrix[vertex][j])
+    return channels
+
+
+def _operation(op: str, channels: int) -> nn.Module:
+    if op == "maxpool3x3":
+        return nn.MaxPool2d(3, stride=1, padding=1)
+    return ConvNormReLU(channels, channels, _kernel(op))
+
+
+def _kernel(op: str) -> int:
+    return 3 if op == "conv3x3-bn-relu" else 1
+
+
+def _initialise(module: nn.Module) -> None:
+    if isinstance(module, nn.Conv2d):
+        nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+    elif isinstance(module, nn.Linear):
+        nn.init.normal_(module.weight, std=0.01)
+        nn.init.zeros_(module.bias)
+
+
+def _checked(image_shape: tuple[int, ...]) -> tuple[int, ...]:
+    if min(image_shape[-2:]) < 4:
+        raise InputError(f"image_size={image_shape[-2:]}: the network halves an image twice, so give 4 or more.")
+    return image_shape
+
+
+def _written(spec: Spec) -> str:
+    return "/".join("".join(map(str, row)) for row in spec.matrix) + " " + ",".join(spec.ops)
+
+
+@parsed
+def _read(architecture: str) -> Spec:
+    """The cell as it is written."""
+    match = _FORM.fullmatch(architecture) if isinstance(architecture, str) else None
+    if match is None:
+        raise InputError(f"{architecture!r} is no NAS-Bench-101 architecture: write it like {EXAMPLE!r}.")
+    rows, ops = match[1].split("/"), tuple(match[2].split(","))
+    vertices = len(rows)
+    if not 2 <= vertices <= VERTICES or any(len(row) != vertices for row in rows) or len(ops) != vertices:
+        raise InputError(
+            f"{architecture!r} has {vertices} rows of {sorted({len(row) for row in rows})} digits and {len(ops)} "
+            f"operations: n vertices, 2 to {VERTICES}, have n rows of n digits and n operations, as in {EXAMPLE!r}."
+        )
+    if (ops[0], ops[-1]) != ("input", "output"):
+        raise InputError(f"{architecture!r}: operations begin with 'input' and end with 'output', as in {EXAMPLE!r}.")
+    for op in ops[1:-1]:
+        if op not in OPS:
+            raise InputError(
+                f"{architecture!r}: NAS-Bench-101 has no operation {op!r}.{near_matches(op, OPS)} "
+                f"There are {', '.join(OPS)}."
+            )
+    for i, row in enumerate(rows):
+        if "1" in row[: i + 1]:
+            raise InputError(
+                f"{architecture!r}: row {i} has an edge to vertex {row.index('1')}; edges lead to later vertices only."
+            )
+    return Spec(tuple(tuple(map(int, row)) for row in rows), ops)
+
+
+@parsed
+def _pruned(architecture: str) -> Spec:
+    spec = _read(architecture)
+    last = len(spec.ops) - 1
+    reached, reaching = {0}, {last}
+    for i, j in spec.edges:  # by source, so a vertex is known to be reached before its own edges come
+        if i in reached:
+            reached.add(j)
+    for i, j in reversed(spec.edges):
+        if j in reaching:
+            reaching.add(i)
+    kept = sorted(reached & reaching) if last in reached else [0, last]
+    matrix = tuple(tuple(spec.matrix[i][j] for j in kept) for i in kept)
+    pruned = Spec(matrix, tuple(spec.ops[v] for v in kept))
+    if len(pruned.edges) > MOST_EDGES:
+        raise InputError(
+            f"{architecture!r} has {len(pruned.edges)} edges after pruning; NAS-Bench-101 allows {MOST_EDGES}: "
+            "take some away."
+        )
+    return pruned
+
+
+def _relabelled(spec: Spec) -> Iterator[Spec]:
+    """The same cell with its inner vertices in every order in which no edge leads back."""
+    last = len(spec.ops) - 1
+    for inner in itertools.permutations(range(1, last)):
+        order = (0, *inner, last)
+        matrix = tuple(tuple(spec.matrix[i][j] for j in order) for i in order)
+        if not any(edge for i, row in enumerate(matrix) for edge in row[: i + 1]):
+            yield Spec(matrix, tuple(spec.ops[v] for v in order))
+
+
+def _cost(spec: Spec, classes: int, image_shape: tuple[int, ...]) -> Cost:
+    images, height, width = image_shape
+    before = WIDTHS[0]
+    total = _conv_cost(images, before, 3, height * width)
+    for stack, after in enumerate(WIDTHS):
+        if stack:
+            height, width = height // 2, width // 2
+            total += Cost(0, 4 * before * height * width, 0)
+        for _ in range(CELLS):
+            total += _cell_cost(spec, before, after, height * width)
+            before = after
+    return total + Cost((before + 1) * classes, before * classes, before * classes)
+
+
+def _cell_cost(spec: Spec, before: int, after: int, area: int) -> Cost:
+    channels = vertex_channels(spec.matrix, before, after)
+    total = Cost(0, 0, 0)
+    for j, projected in enumerate(spec.matrix[0]):
+        if projected:
+            total += _conv_cost(before, channels[j], 1, area)
+    for op, wide in zip(spec.ops[1:-1], channels[1:-1], strict=True):
+        pool = Cost(0, 9 * wide * area, 0)
+        total += pool if op == "maxpool3x3" else _conv_cost(wide, wide, _kernel(op), area)
+    return total
+
+
+def _conv_cost(before: int, after: int, kernel: int, area: int) -> Cost:
+    weights = kernel**2 * before * after
+    # BatchNorm counts two operations an element, ReLU one
+    return Cost(weights + 2 * after, (weights + 3 * after) * area, weights * area)
