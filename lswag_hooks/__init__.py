@@ -8,7 +8,7 @@ from lswag_hooks.hooks.activations import register_activation
 from lswag_hooks.hooks.session import ProbeSession
 from lswag_hooks.models import build
 from lswag_hooks.profile import LayerProfile
-from lswag_hooks.proxies import LSWAG, RegSwap, ZiCo, list_proxies, register_proxy
+from lswag_hooks.proxies import LSWAG, LSWAGRobust, RegSwap, ZiCo, list_proxies, register_proxy
 from lswag_hooks.ranking import Ranking, prefilter, rank
 from lswag_hooks.results import ScoreResult
 from lswag_hooks.scoring import score
@@ -26,6 +26,7 @@ __all__ = [
     "InputError",
     "LSWAGCallback",
     "LSWAGError",
+    "LSWAGRobust",
     "LayerProfile",
     "ProbeSession",
     "Ranking",

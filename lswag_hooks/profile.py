@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class WeightRow:
-    """One weight layer.
+    r"""One weight layer.
 
     Attributes:
         name: path in the model.
@@ -24,6 +24,8 @@ class WeightRow:
         trainability: Lambda, if gradients were collected.
         mean_gradient: mean over weights of the mean absolute per-sample gradient.
         mean_deviation: mean over weights of its deviation over samples.
+        sensitivity: how much a random relative change of the weights changes one sample's loss:
+            :math:`\|w\|\,\|\sigma\|/\sqrt n`, with the deviations over samples of the n weights.
         largest_share: share of one weight in the sum of inverse deviations.
         alive: weights with a non-zero variance.
         zero: weights whose gradient is exactly zero for every sample.
@@ -40,6 +42,7 @@ class WeightRow:
     trainability: float | None = None
     mean_gradient: float | None = None
     mean_deviation: float | None = None
+    sensitivity: float | None = None
     largest_share: float | None = None
     alive: int | None = None
     zero: int | None = None

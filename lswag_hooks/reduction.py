@@ -27,7 +27,7 @@ class LayerReduction:
         self.proxies = proxies
         self.sums = [0.0] * len(proxies)
         self.size = self.alive = self.nonzero = 0
-        self.inverse = self.largest = self.mean = self.deviation = 0.0
+        self.inverse = self.largest = self.mean = self.deviation = self.variance = self.norm = 0.0
 
     def add(self, arrays: LayerArrays) -> None:
         """Fold in some weights of the layer."""
@@ -41,6 +41,7 @@ class LayerReduction:
         self.largest = max(self.largest, largest)
         self.mean += float(mean_abs.sum())
         self.deviation += float(m2_abs.sqrt().sum()) / math.sqrt(arrays.moments.samples)
+        self.variance += float(m2_abs.sum()) / arrays.moments.samples
         alive, size = int(torch.count_nonzero(m2_abs)), mean_abs.numel()
         self.alive += alive
         self.nonzero += size if alive == size else int(torch.count_nonzero(mean_abs))  # what varies is not zero
@@ -56,6 +57,7 @@ class LayerReduction:
                 gradient = source.block(slice(0, 1), rows)[0]
                 self.add(LayerArrays(None if weight is None else weight[rows], gradient=gradient))
             return LayerWhole(self.size)
+        self.norm = float(torch.linalg.vector_norm(found.weight))
         channels = _Channels(found, source.samples) if "channels" in needs else None
         for rows, moments in tile_moments(found, needs, tile_bytes, channels):
             self.add(LayerArrays(None if weight is None else weight[rows], moments, moments.mean))
@@ -71,6 +73,7 @@ class LayerReduction:
         row.trainability = logarithm(self.inverse)
         row.mean_gradient = self.mean / self.size
         row.mean_deviation = self.deviation / self.size
+        row.sensitivity = self.norm * math.sqrt(self.variance / self.size)
         row.alive, row.zero = self.alive, self.size - self.nonzero
         row.largest_share = self.largest / self.inverse if self.inverse else 0.0
         if not row.alive:
@@ -171,6 +174,7 @@ class LayerStore:
         assert self.weight is not None
         moments: Moments = self.moments.compute()
         reduction.size = self.weight.numel()
+        reduction.norm = float(torch.linalg.vector_norm(self.weight))
         moments = moments.rearrange(lambda array: array.to(self.weight.dtype))  # type: ignore[union-attr]
         reduction.add(LayerArrays(self.weight, moments, moments.mean))
         energy = None

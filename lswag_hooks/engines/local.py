@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
-import os
 import pickle
 import signal
 from collections import deque
@@ -18,7 +17,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from lswag_hooks.errors import InputError
+from lswag_hooks.errors import InputError, LSWAGError
 
 Job = TypeVar("Job")
 Outcome = TypeVar("Outcome")
@@ -29,9 +28,15 @@ RETRIES = 2
 
 @dataclass(frozen=True)
 class Failure:
-    """A job that gave no outcome, and why."""
+    """A job that gave no outcome, and why.
+
+    Attributes:
+        reason: what it raised, or how its process died.
+        died: whether its process died: on another machine, or with more memory, it may not.
+    """
 
     reason: str
+    died: bool = False
 
 
 def run(
@@ -44,34 +49,39 @@ def run(
     """Call ``function(payload, job)`` for every job, and give each outcome as soon as there is one.
 
     With several workers function, payload, jobs and outcomes must be picklable, and the outcomes come in any order.
-    They are the same with any number of workers, as long as the function depends on its arguments alone. Leaving the
-    loop, or Ctrl-C, ends all workers. A script that starts workers needs the guard ``if __name__ == "__main__":``.
+    They are the same with any number of workers, as long as the function depends on its arguments alone; to the last
+    bit with the same number of ``threads``, which may change the order of sums. Leaving the loop, or Ctrl-C, ends all
+    workers. A script that starts workers needs the guard ``if __name__ == "__main__":``.
 
     Args:
         function: of a module, not a lambda.
         jobs: one call each.
         payload: what every call needs; sent once to each worker.
         workers: number of processes; 1: this one.
-        threads: of torch in each worker; by default the machine's cores shared out evenly.
+        threads: of torch in each worker; by default this process's number of threads shared out evenly.
 
     Yields:
         Position of the job and its outcome; a :class:`Failure` if it raised or its worker died three times.
 
     Raises:
-        InputError: fewer than one worker.
+        InputError: fewer than one worker or thread, or something that cannot be sent to a worker.
+        LSWAGError: no worker could be started.
 
     Example:
         >>> list(run(pow, [1, 2, 3], payload=2))
         [(0, 2), (1, 4), (2, 8)]
     """
-    if workers < 1:
-        raise InputError(f"workers={workers}: give one or more.")
-    if workers == 1 or len(jobs) < 2:
-        for index, job in enumerate(jobs):
-            yield index, _attempt(function, payload, job)
-        return
+    for name, number in (("workers", workers), ("threads", 1 if threads is None else threads)):
+        if number < 1:
+            raise InputError(f"{name}={number}: give one or more.")
     count = min(workers, len(jobs))
-    crew = _Crew(pickle.dumps((function, payload)), threads or max(1, (os.cpu_count() or 1) // count))
+    if count < 2:
+        for index, job in enumerate(jobs):
+            with _threads(threads):
+                outcome = _attempt(function, payload, job)
+            yield index, outcome
+        return
+    crew = _Crew(_pickled((function, payload)), threads or max(1, torch.get_num_threads() // count))
     try:
         yield from crew.work(jobs, count)
     finally:
@@ -85,7 +95,8 @@ class _Worker:
         context = multiprocessing.get_context("spawn")  # a fork of a process with threads may hang
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(theirs, content, threads), daemon=True)
-        self.process.start()
+        with _interrupts_held():
+            self.process.start()
         theirs.close()  # so that the pipe ends with the process
         self.job: int | None = None
 
@@ -97,46 +108,49 @@ class _Crew:
 
     def work(self, jobs: Sequence[Any], count: int) -> Iterator[tuple[int, Any]]:
         waiting, deaths, left = deque(range(len(jobs))), [0] * len(jobs), len(jobs)
-        self.workers = [_Worker(self.content, self.threads) for _ in range(count)]
-        for worker in self.workers:
-            self._hand_out(worker, waiting, jobs)
+        for _ in range(count):
+            self._hire()
         while left:
             for pipe in wait([worker.pipe for worker in self.workers]):
                 worker = next(worker for worker in self.workers if worker.pipe is pipe)
                 index = worker.job
                 try:
-                    outcome = worker.pipe.recv()
+                    content = worker.pipe.recv_bytes()
                 except (EOFError, OSError):  # it is dead
-                    worker.process.join()
-                    self.workers.remove(worker)
-                    if index is not None:
-                        deaths[index] += 1
-                        if deaths[index] <= RETRIES:
-                            waiting.appendleft(index)
-                        else:
-                            left -= 1
-                            yield (
-                                index,
-                                Failure(
-                                    f"its process died {deaths[index]} times, the last time with exit code "
-                                    f"{worker.process.exitcode} (-9: most often for want of memory)"
-                                ),
-                            )
+                    code = self._dismiss(worker)
+                    if index is None:  # it died idle, most often before it was ready, and a successor would too
+                        if not self.workers:
+                            raise LSWAGError(_cannot_start(code)) from None
+                        continue
+                    deaths[index] += 1
+                    if deaths[index] > RETRIES:
+                        left -= 1
+                        yield index, Failure(_died(deaths[index], code), died=True)
+                    else:
+                        waiting.appendleft(index)
                     if waiting:
-                        worker = _Worker(self.content, self.threads)
-                        self.workers.append(worker)
-                        self._hand_out(worker, waiting, jobs)
+                        self._hire()
                     continue
-                self._hand_out(worker, waiting, jobs)
+                self._hand_out(worker, waiting, jobs)  # before the caller is: the worker need not wait for the caller
                 if index is not None:
                     left -= 1
-                    yield index, outcome
+                    yield index, pickle.loads(content)
+
+    def _hire(self) -> None:
+        self.workers.append(_Worker(self.content, self.threads))
+
+    def _dismiss(self, worker: _Worker) -> int | None:
+        worker.process.join()
+        worker.pipe.close()
+        self.workers.remove(worker)
+        return worker.process.exitcode
 
     def _hand_out(self, worker: _Worker, waiting: deque[int], jobs: Sequence[Any]) -> None:
         worker.job = waiting.popleft() if waiting else None
         if worker.job is not None:
-            with contextlib.suppress(OSError):  # it died idle: the next wait sees the end of its pipe
-                worker.pipe.send(jobs[worker.job])
+            content = _pickled(jobs[worker.job])
+            with contextlib.suppress(OSError):  # it died meanwhile: the next wait sees the end of its pipe
+                worker.pipe.send_bytes(content)
 
     def end(self) -> None:
         """Leave no process behind."""
@@ -151,7 +165,8 @@ def _attempt(function: Callable[[Any, Any], Any], payload: Any, job: Any) -> Any
     try:
         return function(payload, job)
     except Exception as error:  # the other jobs are worth their outcomes
-        return Failure(f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
+        said = " ".join(str(error).split())[:300]
+        return Failure(said if isinstance(error, LSWAGError) else f"{type(error).__name__}: {said}")
 
 
 def _serve(pipe: Connection, content: bytes, threads: int) -> None:
@@ -159,9 +174,57 @@ def _serve(pipe: Connection, content: bytes, threads: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the parent ends this process
     torch.set_num_threads(threads)
     function, payload = pickle.loads(content)
-    while True:
-        try:
-            job = pipe.recv()
-        except (EOFError, OSError):
-            return
-        pipe.send(_attempt(function, payload, job))
+    with contextlib.suppress(EOFError, OSError):  # the parent is gone
+        pipe.send_bytes(b"")  # ready
+        while True:
+            outcome = _attempt(function, payload, pickle.loads(pipe.recv_bytes()))
+            try:
+                answer = pickle.dumps(outcome)
+            except Exception as error:  # pickle raises whatever an object's own methods raise
+                answer = pickle.dumps(Failure(f"its outcome, a {type(outcome).__name__}, cannot be sent: {error}"))
+            pipe.send_bytes(answer)
+
+
+def _pickled(content: Any) -> bytes:
+    # plain pickle: torch's own would put tensors into shared memory, which is scarce in containers
+    try:
+        return pickle.dumps(content)
+    except Exception as error:  # pickle raises whatever an object's own methods raise
+        raise InputError(
+            f"this cannot be sent to another process ({error}): use functions and classes of a module, or workers=1."
+        ) from error
+
+
+@contextlib.contextmanager
+def _threads(number: int | None) -> Iterator[None]:
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(number or before)
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextlib.contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Hold Ctrl-C back for a moment: a process started meanwhile never sees one, not even while it imports."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _died(times: int, code: int | None) -> str:
+    return f"its process died {times} times, the last time with exit code {code} (-9: most often for want of memory)"
+
+
+def _cannot_start(code: int | None) -> str:
+    return (
+        f"no worker process could be started: exit code {code}, and what it said is above. A script that starts "
+        'workers needs the guard `if __name__ == "__main__":`, and what it sends must be of modules that can be '
+        "imported; or use workers=1."
+    )

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import operator
+import statistics
 from collections.abc import Sequence
 
 from lswag_hooks.errors import InputError
@@ -74,6 +75,31 @@ def trainability(moments: Moments) -> float:
         0.0
     """
     return logarithm(inverse_deviations(moments)[0])
+
+
+def mean_over_deviation(moments: Moments) -> float:
+    """Sum of mean / deviation of the absolute gradient, over weights whose variance is not exactly zero."""
+    inverse = moments.m2_abs.rsqrt().nan_to_num_(posinf=0.0)
+    return float(inverse.mul_(moments.mean_abs).sum()) * math.sqrt(moments.samples)
+
+
+def gates(sensitivities: Sequence[float], tau: float) -> list[float]:
+    r"""How far each layer counts: :math:`s_l / (s_l + \tau \tilde s)`, :math:`\tilde s` the median of all layers.
+
+    A layer whose weights hardly change the loss, beside the others of the same network, is one that training hardly
+    reaches. The inverse of its tiny deviations would count for more than that of any working layer.
+
+    Args:
+        sensitivities: of all weight layers, see :class:`lswag_hooks.profile.WeightRow`.
+        tau: where a layer counts half, as a share of the median.
+
+    Example:
+        >>> [round(gate, 3) for gate in gates([0.0, 0.1, 1.0, 1.0, 9.0], tau=0.1)]
+        [0.0, 0.5, 0.909, 0.909, 0.989]
+    """
+    alive = [value for value in sensitivities if value > 0]
+    reference = tau * statistics.median(alive) if alive else 0.0
+    return [value / (value + reference) if value > 0 else 0.0 for value in sensitivities]
 
 
 def logarithm(total: float) -> float:

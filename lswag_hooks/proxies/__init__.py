@@ -4,7 +4,7 @@ from lswag_hooks.proxies import counts, gradients, lswag, patterns
 from lswag_hooks.proxies.base import Missing, Observation, Proxy
 from lswag_hooks.proxies.counts import Depth, FLOPs, LogSize, Params
 from lswag_hooks.proxies.gradients import Fisher, GradNorm, L2Norm, Plain, Snip, ZiCo
-from lswag_hooks.proxies.lswag import LSWAG
+from lswag_hooks.proxies.lswag import LSWAG, LSWAGRobust
 from lswag_hooks.proxies.patterns import NWOT, RegSwap, Swap
 from lswag_hooks.proxies.registry import list_proxies, proxy_class, register_proxy, resolve_proxies
 
@@ -20,6 +20,7 @@ __all__ = [
     "Fisher",
     "GradNorm",
     "L2Norm",
+    "LSWAGRobust",
     "LogSize",
     "Missing",
     "Observation",

@@ -57,6 +57,10 @@ class LSWAG(Proxy):
             total += functional.inverse_deviations(layer.bias)[0]
         return functional.logarithm(total)
 
+    def trainabilities(self, seen: Observation) -> list[float]:
+        """The layers' terms that meet their expressivities."""
+        return seen.terms[self.key]
+
     def total(self, seen: Observation) -> float | Missing:
         weights, activations = seen.profile.weights, seen.profile.activations
         if not activations:
@@ -70,12 +74,59 @@ class LSWAG(Proxy):
             tenths = ", ".join(str(tenth) for tenth in sorted({row.percentile for row in weights}))
             return Missing(f"interval {self.interval} holds no weight layer: those of this network are in {tenths}")
         return functional.combine(
-            seen.terms[self.key],
+            self.trainabilities(seen),
             [row.expressivity or 0.0 for row in activations],
             self.interval,
             self.pairing,
             [row.fed_by for row in weights],
         )
+
+
+@dataclass(frozen=True)
+class LSWAGRobust(LSWAG):
+    r"""L-SWAG in a form that layers without a gradient cannot dominate; of this package, not of the paper.
+
+    .. math:: \sum_l g_l\, \Lambda_l \Psi_l, \qquad g_l = \frac{s_l}{s_l + \tau\, \tilde s}, \qquad
+              s_l = \frac{\|w_l\|\,\|\sigma_l\|}{\sqrt{n_l}}
+
+    :math:`s_l` is how much a random relative change of the layer's weights changes a sample's loss, whatever the scale
+    of the weights, and :math:`\tilde s` the median over the network's own layers. In the published form a layer that
+    training cannot reach has tiny deviations, and counts for more than any other by their inverse.
+
+    Args:
+        tau: where a layer counts half, as a share of the median sensitivity.
+        mean: keep the mean in the numerator, as ZiCo does, :math:`\Lambda_l = \ln \sum_w \bar{|g_w|} / \sigma_w`,
+            which does not change with the scale of the gradients.
+    """
+
+    name: ClassVar[str] = "lswag_robust"
+    reference: ClassVar[str] = "this package; after Casarin et al., CVPR 2025"
+    summary: ClassVar[str] = "L-SWAG with layers weighed by how far they change the loss"
+    tau: float = 0.1
+    mean: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.tau >= 0:
+            raise InputError(f"tau={self.tau}: give 0 or more.")
+        if self.granularity == "batch":
+            raise InputError("lswag_robust has no granularity='batch': its gate is over samples.")
+
+    def part(self, arrays: LayerArrays) -> float:
+        if not self.mean:
+            return arrays.inverse[0]
+        assert arrays.moments is not None
+        return functional.mean_over_deviation(arrays.moments)
+
+    def finish(self, total: float, layer: LayerWhole) -> float:
+        if self.biases and layer.bias is not None:
+            inverse, mean = functional.inverse_deviations, functional.mean_over_deviation
+            total += mean(layer.bias) if self.mean else inverse(layer.bias)[0]
+        return functional.logarithm(total)
+
+    def trainabilities(self, seen: Observation) -> list[float]:
+        gates = functional.gates([row.sensitivity or 0.0 for row in seen.profile.weights], self.tau)
+        return [gate * term for gate, term in zip(gates, seen.terms[self.key], strict=True)]
 
 
 def check_granularity(granularity: str, batches: int) -> None:
@@ -86,4 +137,4 @@ def check_granularity(granularity: str, batches: int) -> None:
         raise InputError(f"batches={batches}: a deviation over mini-batches needs at least two.")
 
 
-PROXIES = (LSWAG,)
+PROXIES = (LSWAG, LSWAGRobust)

@@ -130,16 +130,15 @@ class BurgerFormer(Space):
 
     def options(self, stage: int, layer: int) -> tuple[str, ...]:
         """What a layer may be, both counted from 0: 25 kinds of meat, 73 of bread, 121 of it in the last two stages."""
-        return _options(stage, layer, self.spatial_mlp)
+        return tuple(_layers(stage, layer, self.spatial_mlp))
 
     def random(self, rng: np.random.Generator) -> str:
         """Draw as the published search does: a layer's operation first, ``skip`` among them, then all about it."""
 
         def choose(name: str, options: Sequence[Any]) -> Any:
             if name.startswith("layer"):
-                ops = list(dict.fromkeys(map(_op, options)))
-                op = ops[int(rng.integers(len(ops)))]
-                options = [option for option in options if _op(option) == op]
+                by_op = _by_op(tuple(options))
+                options = by_op[int(rng.integers(len(by_op)))]
             return options[int(rng.integers(len(options)))]
 
         return self.compose(choose)
@@ -264,16 +263,17 @@ def _op(layer: str) -> str:
 
 
 @functools.cache
-def _options(stage: int, layer: int, spatial_mlp: bool) -> tuple[str, ...]:
+def _layers(stage: int, layer: int, spatial_mlp: bool) -> dict[str, Layer]:
+    """What a layer may be, by its string."""
     ops = MEAT_OPS if layer == 1 else LOCAL_OPS if stage < 2 else (*LOCAL_OPS, *GLOBAL_OPS[: 1 + spatial_mlp])
     slots = [(norm, "skip") for norm in NORMS] + [("skip", norm) for norm in NORMS]
-    return (
-        "skip",
-        *(
-            _written(Layer(before, op, behind, act))
-            for op, (before, behind), act in itertools.product(ops, slots, ACTS)
-        ),
-    )
+    kinds = [Layer(before, op, behind, act) for op, (before, behind), act in itertools.product(ops, slots, ACTS)]
+    return {_written(kind): kind for kind in (SKIP, *kinds)}
+
+
+@functools.cache
+def _by_op(layers: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
+    return tuple(tuple(group) for _, group in itertools.groupby(layers, _op))
 
 
 @parsed
@@ -300,13 +300,13 @@ def _stage(architecture: str, index: int, stage: str) -> Stage:
             raise InputError(f"{where}: there is no {what} {value}, only {', '.join(map(str, numbers))}.")
     read = []
     for j, layer in enumerate(layers):
-        options = _options(index, j, True)
-        if layer not in options:
-            ops = ", ".join(dict.fromkeys(map(_op, options)))
+        kinds = _layers(index, j, True)
+        if layer not in kinds:
+            ops = ", ".join(_op(group[0]) for group in _by_op(tuple(kinds))[1:])
             raise InputError(
-                f"{where}: {layer!r} is no layer {j + 1}.{near_matches(layer, options)} A layer is 'skip' or "
+                f"{where}: {layer!r} is no layer {j + 1}.{near_matches(layer, kinds)} A layer is 'skip' or "
                 f"'skip-norm-op-norm-act' with one of the norms {', '.join(NORMS)} and the other 'skip', an operation "
                 f"of {ops} and an activation of {', '.join(ACTS)}."
             )
-        read.append(SKIP if layer == "skip" else Layer(*layer.split("-")[1:]))
+        read.append(kinds[layer])
     return Stage(depth, width, ratio, (read[0], read[1], read[2]))

@@ -5,46 +5,30 @@ Ying et al., "NAS-Bench-101: Towards Reproducible Neural Architecture Search", I
 
 from __future__ import annotations
 
-import itertools
-import re
-from collections.abc import Iterator
-from typing import ClassVar, NamedTuple, TypeAlias
+from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lswag_hooks.errors import InputError, near_matches
+from lswag_hooks.errors import InputError
 from lswag_hooks.images import Size
-from lswag_hooks.spaces.base import Choose, Genes, Space, parsed
+from lswag_hooks.spaces.base import Choose, Genes, Space
 from lswag_hooks.spaces.counting import Cost
-
-Matrix: TypeAlias = tuple[tuple[int, ...], ...]
-
-OPS = ("conv3x3-bn-relu", "conv1x1-bn-relu", "maxpool3x3")
-VERTICES = 7
-MOST_EDGES = 9
-PAIRS = tuple(itertools.combinations(range(VERTICES), 2))
-WIDTHS = (128, 256, 512)
-CELLS = 3  # a stack
-EXAMPLE = (
-    "0111010/0000001/0000001/0000100/0000001/0000001/0000000 "
-    "input,conv1x1-bn-relu,conv3x3-bn-relu,conv3x3-bn-relu,conv3x3-bn-relu,maxpool3x3,output"
+from lswag_hooks.spaces.nasbench101_cell import (
+    OPS,
+    PAIRS,
+    VERTICES,
+    Spec,
+    pruned,
+    read,
+    relabelled,
+    vertex_channels,
+    written,
 )
 
-_FORM = re.compile(r"([01]+(?:/[01]+)*) ([^\s,]+(?:,[^\s,]+)*)")
-
-
-class Spec(NamedTuple):
-    """A cell: ``matrix[i][j]`` is 1 for an edge from vertex i to a later vertex j; ``ops`` has one entry a vertex."""
-
-    matrix: Matrix
-    ops: tuple[str, ...]
-
-    @property
-    def edges(self) -> list[tuple[int, int]]:
-        """All edges, by the vertex that they leave."""
-        return [(i, j) for i, row in enumerate(self.matrix) for j, edge in enumerate(row) if edge]
+WIDTHS = (128, 256, 512)
+CELLS = 3  # a stack
 
 
 class NASBench101(Space):
@@ -55,6 +39,7 @@ class NASBench101(Space):
     seven vertices are read; what the space composes itself always has seven before pruning.
 
     Example:
+        >>> from lswag_hooks.spaces.nasbench101_cell import EXAMPLE
         >>> space = NASBench101()
         >>> space.parse("0110/0000/0001/0000 input,maxpool3x3,conv3x3-bn-relu,output")
         Spec(matrix=((0, 1, 0), (0, 0, 1), (0, 0, 0)), ops=('input', 'conv3x3-bn-relu', 'output'))
@@ -73,12 +58,12 @@ class NASBench101(Space):
         edges = {pair for pair in PAIRS if choose(f"edge {pair[0]}-{pair[1]}", (0, 1))}
         matrix = tuple(tuple(int((i, j) in edges) for j in range(VERTICES)) for i in range(VERTICES))
         inner = [choose(f"op {vertex}", OPS) for vertex in range(1, VERTICES - 1)]
-        return _written(Spec(matrix, ("input", *inner, "output")))
+        return written(Spec(matrix, ("input", *inner, "output")))
 
     def genes(self, architecture: str) -> Genes:
         """21 edges and 5 operations; a smaller cell is filled up with vertices that have no edge."""
         self.parse(architecture)  # refuses what has too many edges
-        spec = _read(architecture)
+        spec = read(architecture)
         spare = VERTICES - len(spec.ops)
         place = [*range(len(spec.ops) - 1), VERTICES - 1]
         edges = {(place[i], place[j]) for i, j in spec.edges}
@@ -95,7 +80,7 @@ class NASBench101(Space):
             InputError: the string has another form, an edge that leads back, an operation that there is not, or more
                 than nine edges after pruning.
         """
-        return _pruned(architecture)
+        return pruned(architecture)
 
     def make(self, architecture: str, num_classes: int, task: str, image_shape: tuple[int, ...]) -> nn.Module:
         """The network, initialised as NAS-Bench-Suite-Zero does before it scores.
@@ -165,7 +150,7 @@ class NASBench101(Space):
             >>> space.canonical(first) == space.canonical(second)
             True
         """
-        return min(map(_written, _relabelled(self.parse(architecture))))
+        return min(map(written, relabelled(self.parse(architecture))))
 
     def _connected(self, architecture: str) -> Spec:
         spec = self.parse(architecture)
@@ -257,27 +242,6 @@ class ConvNormReLU(nn.Sequential):
         )
 
 
-def vertex_channels(matrix: Matrix, in_channels: int, out_channels: int) -> list[int]:
-    """Channels of each vertex of a pruned cell: those that feed the output share its channels.
-
-    The first of them take what does not divide evenly. Any other inner vertex has as many as the widest that it feeds.
-
-    Example:
-        >>> vertex_channels(((0, 1, 1, 0), (0, 0, 1, 1), (0, 0, 0, 1), (0, 0, 0, 0)), 16, 33)
-        [16, 17, 16, 33]
-    """
-    last = len(matrix) - 1
-    feeding = [v for v in range(1, last) if matrix[v][last]]
-    channels = [in_channels, *[0] * (last - 1), out_channels]
-    for place, vertex in enumerate(feeding):
-        share, rest = divmod(out_channels, len(feeding))
-        channels[vertex] = share + (place < rest)
-    for vertex in reversed(range(1, last)):
-        if vertex not in feeding:
-            channels[vertex] = max(channels[j] for j in range(vertex + 1, last) if matrix[vertex][j])
-    return channels
-
-
 def _operation(op: str, channels: int) -> nn.Module:
     if op == "maxpool3x3":
         return nn.MaxPool2d(3, stride=1, padding=1)
@@ -300,71 +264,6 @@ def _checked(image_shape: tuple[int, ...]) -> tuple[int, ...]:
     if min(image_shape[-2:]) < 4:
         raise InputError(f"image_size={image_shape[-2:]}: the network halves an image twice, so give 4 or more.")
     return image_shape
-
-
-def _written(spec: Spec) -> str:
-    return "/".join("".join(map(str, row)) for row in spec.matrix) + " " + ",".join(spec.ops)
-
-
-@parsed
-def _read(architecture: str) -> Spec:
-    """The cell as it is written."""
-    match = _FORM.fullmatch(architecture) if isinstance(architecture, str) else None
-    if match is None:
-        raise InputError(f"{architecture!r} is no NAS-Bench-101 architecture: write it like {EXAMPLE!r}.")
-    rows, ops = match[1].split("/"), tuple(match[2].split(","))
-    vertices = len(rows)
-    if not 2 <= vertices <= VERTICES or any(len(row) != vertices for row in rows) or len(ops) != vertices:
-        raise InputError(
-            f"{architecture!r} has {vertices} rows of {sorted({len(row) for row in rows})} digits and {len(ops)} "
-            f"operations: n vertices, 2 to {VERTICES}, have n rows of n digits and n operations, as in {EXAMPLE!r}."
-        )
-    if (ops[0], ops[-1]) != ("input", "output"):
-        raise InputError(f"{architecture!r}: operations begin with 'input' and end with 'output', as in {EXAMPLE!r}.")
-    for op in ops[1:-1]:
-        if op not in OPS:
-            raise InputError(
-                f"{architecture!r}: NAS-Bench-101 has no operation {op!r}.{near_matches(op, OPS)} "
-                f"There are {', '.join(OPS)}."
-            )
-    for i, row in enumerate(rows):
-        if "1" in row[: i + 1]:
-            raise InputError(
-                f"{architecture!r}: row {i} has an edge to vertex {row.index('1')}; edges lead to later vertices only."
-            )
-    return Spec(tuple(tuple(map(int, row)) for row in rows), ops)
-
-
-@parsed
-def _pruned(architecture: str) -> Spec:
-    spec = _read(architecture)
-    last = len(spec.ops) - 1
-    reached, reaching = {0}, {last}
-    for i, j in spec.edges:  # by source, so a vertex is known to be reached before its own edges come
-        if i in reached:
-            reached.add(j)
-    for i, j in reversed(spec.edges):
-        if j in reaching:
-            reaching.add(i)
-    kept = sorted(reached & reaching) if last in reached else [0, last]
-    matrix = tuple(tuple(spec.matrix[i][j] for j in kept) for i in kept)
-    pruned = Spec(matrix, tuple(spec.ops[v] for v in kept))
-    if len(pruned.edges) > MOST_EDGES:
-        raise InputError(
-            f"{architecture!r} has {len(pruned.edges)} edges after pruning; NAS-Bench-101 allows {MOST_EDGES}: "
-            "take some away."
-        )
-    return pruned
-
-
-def _relabelled(spec: Spec) -> Iterator[Spec]:
-    """The same cell with its inner vertices in every order in which no edge leads back."""
-    last = len(spec.ops) - 1
-    for inner in itertools.permutations(range(1, last)):
-        order = (0, *inner, last)
-        matrix = tuple(tuple(spec.matrix[i][j] for j in order) for i in order)
-        if not any(edge for i, row in enumerate(matrix) for edge in row[: i + 1]):
-            yield Spec(matrix, tuple(spec.ops[v] for v in order))
 
 
 def _cost(spec: Spec, classes: int, image_shape: tuple[int, ...]) -> Cost:

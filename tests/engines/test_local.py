@@ -1,6 +1,10 @@
 import multiprocessing
 import os
 import pathlib
+import signal
+import subprocess
+import sys
+import threading
 import time
 
 import pytest
@@ -75,3 +79,77 @@ def sleep_or_not(payload, job):
 def test_no_workers_are_refused():
     with pytest.raises(InputError, match="workers=0"):
         list(run(square, [1], payload=1, workers=0))
+
+
+def lock_or_job(payload, job):
+    return threading.Lock() if job == 1 else job
+
+
+def test_an_outcome_that_cannot_be_sent_is_a_failure_at_once():
+    found = dict(run(lock_or_job, [0, 1], payload=None, workers=2))
+    assert found[0] == 0
+    assert "a lock, cannot be sent" in found[1].reason and not found[1].died
+
+
+def test_what_cannot_be_sent_is_refused():
+    with pytest.raises(InputError, match="workers=1"):
+        list(run(lambda payload, job: job, [1, 2], payload=None, workers=2))
+
+
+def test_threads_are_set_for_the_calls_alone_and_given_back():
+    before = torch.get_num_threads()
+    for _, number in run(threads, [0, 1], payload=None, threads=before + 1):
+        assert number == before + 1
+        assert torch.get_num_threads() == before
+
+
+def convolve(weight, job):
+    images = torch.randn(4, 8, 16, 16, generator=torch.Generator().manual_seed(job))
+    return torch.nn.functional.conv2d(images, weight).square().mean().item()
+
+
+def test_outcomes_are_the_same_to_the_last_bit():
+    weight = torch.randn(8, 8, 3, 3, generator=torch.Generator().manual_seed(0))
+    alone = dict(run(convolve, range(6), payload=weight, threads=1))
+    assert dict(run(convolve, range(6), payload=weight, workers=2, threads=1)) == alone
+
+
+SCRIPT = """
+import os, sys, time
+from lswag_hooks.engines import run
+
+def sleep(payload, job):
+    print(os.getpid(), flush=True)
+    time.sleep(3600)
+
+GUARD:
+    try:
+        list(run(sleep, [1, 2, 3], payload=None, workers=2))
+    except KeyboardInterrupt:
+        print("interrupted", flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_an_interrupt_of_the_whole_group_leaves_no_process_behind(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT.replace("GUARD", 'if __name__ == "__main__"'))
+    started = subprocess.Popen(
+        [sys.executable, script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    pids = [int(started.stdout.readline()) for _ in range(2)]
+    os.killpg(started.pid, signal.SIGINT)
+    said, complained = started.communicate(timeout=60)
+    assert (said, complained, started.returncode) == ("interrupted\n", "", 0)
+    for pid in pids:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+
+
+@pytest.mark.slow
+def test_a_script_without_its_guard_is_told_so(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT.replace("GUARD", "if True"))
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=100)
+    assert done.returncode == 1
+    assert "LSWAGError: no worker process could be started" in done.stderr

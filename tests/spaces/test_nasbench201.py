@@ -59,7 +59,7 @@ def test_golden_costs_in_closed_form_and_by_running(architecture, task, expected
     assert sum(parameter.numel() for parameter in built.parameters()) == expected.params
 
 
-@pytest.mark.parametrize("size", [32, 33, (7, 18), (1, 15, 16), 1])
+@pytest.mark.parametrize("size", [33, (1, 7, 18), 1])
 def test_closed_form_is_what_running_counts(size):
     for architecture in drawn(2, seed=hash(size) % 1000):
         assert SPACE.cost(architecture, 7, image_size=size) == Space.cost(SPACE, architecture, 7, image_size=size)
