@@ -133,7 +133,12 @@ def _add_correlate(parser: ArgumentParser) -> None:
     add("space", metavar="SPACE", help="a search space (see `lswag spaces`), or timm")
     add("--benchmark", type=str, metavar="FILE", help="accuracies; by default what comes with this package")
     add("--task", type=str, help="of the benchmark; by default its first")
-    add("--architectures", type=int, default=1000, metavar="N", help="how many to draw; 0: all")
+    add(
+        "--architectures",
+        type=int,
+        metavar="N",
+        help="how many to draw; 0: all; by default 1,000, if there are so many",
+    )
     _add_data(parser, "the task's own")
     add("--proxies", type=str, default=DEFAULT, metavar="A,B", help="see `lswag proxies`; the sizes are always there")
     add("--interval", type=numbers, metavar="A,B", help="first and last tenth of the layers that L-SWAG counts, 0 to 9")
@@ -260,7 +265,7 @@ def _correlate(options: Namespace) -> int:
         options.proxies,
         benchmark=options.benchmark,
         task=options.task,
-        architectures=options.architectures or None,
+        architectures=options.architectures,
         seed=options.seed,
         num_classes=options.num_classes,
         interval=options.interval,

@@ -24,6 +24,7 @@ from lswag_hooks.scoring import score
 from lswag_hooks.spaces import get_space
 from lswag_hooks.store import Key, Record, Store, canonical
 
+DRAWN = 1000
 DEFAULT = "lswag,lswag_robust,zico,swap,nwot"
 
 
@@ -111,7 +112,7 @@ def correlate(
     *,
     benchmark: Benchmark | str | Path | None = None,
     task: str | None = None,
-    architectures: int | None = 1000,
+    architectures: int | None = None,
     seed: int = 0,
     num_classes: int | None = None,
     image_size: Size | None = None,
@@ -136,7 +137,7 @@ def correlate(
         proxies: names, or proxies with options.
         benchmark: the accuracies: a :class:`~lswag_hooks.Benchmark`, or a file; by default the one named as the space.
         task: of the benchmark; by default its first.
-        architectures: how many to draw, without replacement; None: all.
+        architectures: how many to draw, without replacement; 0: all; None: 1,000, or all where there are fewer.
         seed: of the draw and of the weights.
         num_classes: number of outputs; by default the task's.
         image_size: by default that of the batch.
@@ -163,10 +164,11 @@ def correlate(
     found = benchmark if isinstance(benchmark, Benchmark) else Benchmark.load(benchmark or space)
     if found.space not in (None, space):
         raise InputError(f"{found.name} holds accuracies of {found.space}, not of {space}: name that space.")
-    task = found.tasks[0] if task is None else task
-    chosen = found.sample(task, architectures, seed)
-    own_task = None if named_space is None else (task if task in named_space.tasks else None)
     wanted = _wanted(proxies, interval, tenths)
+    task = found.tasks[0] if task is None else task
+    known = len(found.architectures(task))
+    chosen = found.sample(task, min(DRAWN, known) if architectures is None else architectures or known, seed)
+    own_task = None if named_space is None else (task if task in named_space.tasks else None)
     prepared = batch if named_space is None else named_space.batch(batch, own_task, seed)
     size = image_size
     if size is None:

@@ -296,17 +296,29 @@ def _check(path: Path) -> None:
         raise InputError(f"the store {path} cannot be read: {error.strerror}.") from error
     if not header.startswith(_HEADER) or int.from_bytes(header[68:72], "big") != APPLICATION_ID:
         raise InputError(f"{path} is not a store of this package, and was left as it is: give another path.")
-    try:
-        with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
-            connection.execute(f"PRAGMA busy_timeout = {int(1000 * BUSY_SECONDS)}")
-            faults = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
-            connection.execute("SELECT count(*) FROM measures").fetchone()
-    except sqlite3.DatabaseError as error:
-        faults = str(error)
-    if faults != "ok":
+    faults = _faults(path)
+    if faults:
         raise InputError(
             f"the store {path} is damaged ({' '.join(faults.split())}), and was left as it is: give another path."
         )
+
+
+def _faults(path: Path) -> str | None:
+    """What is wrong with a file, read without changing it; None if nothing is."""
+    if path.with_name(f"{path.name}-journal").exists():
+        return None  # its making was cut short; SQLite undoes that, and it is made again
+    # where nobody has it open there is no log beside it, and a reader that takes no locks makes none
+    alone = not path.with_name(f"{path.name}-wal").exists()
+    uri = f"{path.absolute().as_uri()}?mode=ro{'&immutable=1' if alone else ''}"
+    try:
+        with contextlib.closing(sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS)) as connection:
+            found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+            connection.execute("SELECT count(*) FROM measures").fetchone()
+    except sqlite3.DatabaseError as error:
+        found = str(error)
+    if found != "ok" and alone and path.with_name(f"{path.name}-wal").exists():
+        return _faults(path)  # somebody opened it meanwhile, and may have changed what was being read
+    return None if found == "ok" else str(found)
 
 
 def _measure(key: Key) -> tuple[str, ...]:

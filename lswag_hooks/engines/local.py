@@ -13,11 +13,14 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
 from lswag_hooks.errors import InputError, LSWAGError
+
+if TYPE_CHECKING:
+    from multiprocessing.context import ForkServerContext, SpawnContext
 
 Job = TypeVar("Job")
 Outcome = TypeVar("Outcome")
@@ -92,7 +95,7 @@ class _Worker:
     """A process with a pipe, and the job that it has in hand."""
 
     def __init__(self, content: bytes, threads: int) -> None:
-        context = multiprocessing.get_context("spawn")  # a fork of a process with threads may hang
+        context = _context()
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(theirs, content, threads), daemon=True)
         with _interrupts_held():
@@ -193,6 +196,18 @@ def _pickled(content: Any) -> bytes:
         raise InputError(
             f"this cannot be sent to another process ({error}): use functions and classes of a module, or workers=1."
         ) from error
+
+
+def _context() -> ForkServerContext | SpawnContext:
+    """Processes forked from a clean one that has imported this package; where there is no fork, started anew.
+
+    A fork of this process itself would hang where it has threads, and fail where it has used CUDA.
+    """
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["lswag_hooks"])
+    return context
 
 
 @contextlib.contextmanager

@@ -45,9 +45,8 @@ def get_space(name: str) -> Space:
     """
     known = name.lower().replace("-", "_")
     if known not in _SPACES:
-        raise InputError(
-            f"no search space is called {name!r}.{near_matches(name, _SPACES)} There are: {list_spaces()}."
-        )
+        near, names = near_matches(name, _SPACES), ", ".join(_SPACES)
+        raise InputError(f"no search space is called {name!r}.{near} There are: {names}.")
     module, _, cls = _SPACES[known].partition(":")
     space: Space = getattr(importlib.import_module(f"lswag_hooks.spaces.{module}"), cls)()
     return space

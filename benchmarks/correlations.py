@@ -1,0 +1,141 @@
+"""How well proxies put networks of known accuracy in order, over all tables of a data folder.
+
+    python benchmarks/correlations.py DATA --out OUT                 # everything: hours; stop and go on at will
+    python benchmarks/correlations.py DATA --out OUT nb201 nb301     # some
+
+DATA holds ``benchmarks/`` (tables of NAS-Bench-Suite-Zero), ``vit/`` (AutoFormer accuracies), ``timm/`` and ``images/``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import pathlib
+import warnings
+from dataclasses import dataclass
+
+import torch
+
+import lswag_hooks as lh
+from lswag_hooks.agreement import BASELINES, Agreement
+from lswag_hooks.benchmark import Benchmark
+from lswag_hooks.correlate import correlate
+
+CIFAR, IMAGENET = "images/cifar10_png_sample.npz", "images/imagenet_224_64.npz"
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One column of the table."""
+
+    space: str
+    table: str
+    task: str
+    architectures: int
+    images: str
+    samples: int
+    side: int | None = None
+    init: str | None = None
+    num_classes: int | None = None
+
+
+def transnas(which: str, task: str, architectures: int, side: int = 64, samples: int = 16) -> Experiment:
+    table = f"benchmarks/transbench101_{which}.csv.gz"
+    return Experiment(f"transnasbench_{which}", table, task, architectures, IMAGENET, samples, side)
+
+
+EXPERIMENTS = {
+    "nb201": Experiment("nasbench201", "benchmarks/nasbench201.csv.gz", "cifar10", 1000, CIFAR, 64),
+    "nb101": Experiment("nasbench101", "benchmarks/nasbench101.csv.gz", "cifar10", 200, CIFAR, 16),
+    "nb301": Experiment("darts", "benchmarks/nasbench301.csv.gz", "cifar10", 200, CIFAR, 16),
+    "micro-object": transnas("micro", "class_object", 200),
+    "micro-jigsaw": transnas("micro", "jigsaw", 200, 128, 8),
+    "micro-autoencoder": transnas("micro", "autoencoder", 100),
+    "micro-segment": transnas("micro", "segmentsemantic", 100),
+    "macro-autoencoder": transnas("macro", "autoencoder", 100),
+    "macro-jigsaw": transnas("macro", "jigsaw", 200, 128, 8),
+    "macro-normal": transnas("macro", "normal", 100),
+    "autoformer": Experiment(
+        "autoformer_tiny",
+        "vit/autoformer_tiny_imagenet.csv",
+        "imagenet_top1_inherited",
+        300,
+        IMAGENET,
+        8,
+        num_classes=1000,
+    ),
+    "autoprox": Experiment(
+        "autoformer_tiny", "vit/autoprox_autoformer_tiny.csv", "c100_kd_acc", 200, IMAGENET, 8, num_classes=1000
+    ),
+    "timm": Experiment("timm", "timm/timm_imagenet1k.csv", "imagenet1k_max", 0, IMAGENET, 8, 224, "wake", 1000),
+}
+
+
+def proxies(variants: bool) -> list:
+    asked = ["lswag", "lswag_robust", "zico", "swap", "nwot"]
+    if variants:
+        for pairing in ("percentile", "feeding", "total"):
+            asked.append(lh.LSWAG(pairing=pairing, label=f"lswag {pairing}"))
+        for mean in (True, False):
+            for tau in (0.03, 0.1, 0.3):
+                asked.append(lh.LSWAGRobust(tau=tau, mean=mean, label=f"robust {'mean ' * mean}{tau:g}"))
+    return asked
+
+
+def run(name: str, data: pathlib.Path, out: pathlib.Path, variants: bool, architectures: int | None) -> Agreement:
+    one = EXPERIMENTS[name]
+    torch.set_num_threads(1)
+    size = None if one.side is None else (3, one.side, one.side)
+    batch = lh.Batch.from_npz(data / one.images, samples=one.samples, size=size)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return correlate(
+            one.space,
+            batch,
+            proxies(variants),
+            benchmark=Benchmark.load(data / one.table),
+            task=one.task,
+            architectures=one.architectures if architectures is None else architectures,
+            num_classes=one.num_classes,
+            init=one.init,
+            store=out / f"{name}.db",
+        )
+
+
+def markdown(found: dict[str, Agreement]) -> str:
+    names = list(dict.fromkeys(name for one in found.values() for name in one.estimates))
+    names = [name for name in names if name not in BASELINES] + [*BASELINES]
+    lines = ["| | " + " | ".join(found) + " |", "|---" * (len(found) + 1) + "|"]
+    lines.append("| networks | " + " | ".join(str(len(one.complete)) for one in found.values()) + " |")
+    for name in names:
+        cells = [_cell(one, name) for one in found.values()]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _cell(one: Agreement, name: str) -> str:
+    if name not in one.estimates:
+        return ""
+    rho, given = one.estimates[name]["spearman"], one.estimates[name].get("partial")
+    half = (rho.high - rho.low) / 2
+    return f"{rho.value:.3f} ± {half:.2f}" + ("" if given is None else f" ({given.value:+.2f})")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=pathlib.Path)
+    parser.add_argument("names", nargs="*", default=list(EXPERIMENTS))
+    parser.add_argument("--out", type=pathlib.Path, required=True)
+    parser.add_argument("--architectures", type=int)
+    parser.add_argument("--variants", action="store_true", help="other pairings and other forms of lswag_robust too")
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    found = {}
+    for name in options.names:
+        found[name] = run(name, options.data, options.out, options.variants, options.architectures)
+        found[name].save(options.out / name)
+        print(markdown({name: found[name]}), flush=True)
+        for remark in found[name].remarks():
+            print(remark, flush=True)
+        if found[name].interrupted:
+            break
+    print(markdown(found))
