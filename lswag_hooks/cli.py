@@ -296,8 +296,8 @@ def _correlate(options: Namespace) -> int:
 def _task_size(space: str, task: str | None) -> Size:
     """The images that a task of a space takes, as one picture."""
     shapes = get_space(space).image_shapes
-    shape = shapes[task] if task in shapes else next(iter(shapes.values()))
-    return shape if len(shape) == 3 else SIZE  # type: ignore[return-value]
+    shape = shapes.get(task or "", next(iter(shapes.values())))
+    return shape if len(shape) == 3 else SIZE
 
 
 def _proxies(options: Namespace) -> int:

@@ -173,7 +173,7 @@ def correlate(
     size = image_size
     if size is None:
         shape = images_of(prepared)
-        size = shape if shape is not None else tuple(prepared.inputs.shape[-3:])  # type: ignore[union-attr]
+        size = shape if shape is not None else tuple(prepared.inputs.shape[-3:])
     work = Work(
         None if named_space is None else space, own_task, prepared, tuple(wanted), seed, num_classes, size, mode, init
     )
@@ -206,12 +206,12 @@ def measure_all(
             advance("", len(measured))
             try:
                 for index, outcome in run(measure, missing, payload=work, workers=workers):
-                    name = missing[index]
-                    if isinstance(outcome, Failure):  # a worker died of it, more than once
+                    name, died = missing[index], isinstance(outcome, Failure)
+                    if isinstance(outcome, Failure):
                         lost = {proxy.key: float("nan") for proxy in work.proxies}
                         outcome = Measured(lost, dict.fromkeys(lost, outcome.reason))
                     measured[name] = outcome
-                    if keep is not None:
+                    if keep is not None and not died:  # on another day there may be memory enough
                         keep.put(_records(work, name, outcome))
                     advance(name, 1)
             except KeyboardInterrupt:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -29,7 +29,10 @@ from lswag_hooks.objective import Objective, check_loss, forward
 from lswag_hooks.profile import LayerProfile
 from lswag_hooks.proxies import LSWAG, Observation, Proxy
 from lswag_hooks.reduction import LayerReduction, LayerStore, all_sum
-from lswag_hooks.stats import ActivationPatterns, GradientMoments, agreement, count_distinct, moments_of, pack
+from lswag_hooks.stats import agreement, count_distinct, moments_of, pack
+
+if TYPE_CHECKING:
+    from lswag_hooks.stats import ActivationPatterns
 
 CODES = {"patterns", "union", "agreement"}
 GRADIENTS = {"moments", "signed", "gradient", "channels"}
@@ -184,6 +187,8 @@ class _Observer:
                 if whole:
                     self.packed[position] = packed
                 else:
+                    from lswag_hooks.stats import ActivationPatterns
+
                     metric = self.patterns.setdefault(position, ActivationPatterns(sync_on_compute=self.settings.sync))
                     metric.extend(packed, len(outputs))
             if "agreement" in self.coding and whole:
@@ -281,6 +286,8 @@ def _minibatch_passes(
     sync: bool = False,
 ) -> None:
     """One pass a mini-batch, whose mean gradient is one draw; those of other processes are draws too."""
+    from lswag_hooks.stats import GradientMoments
+
     collected: dict[str, GradientMoments] = {}
     order: list[WeightLayer] = []
     cuts = [len(batch) * number // count for number in range(count + 1)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -17,7 +18,10 @@ from lswag_hooks.hooks.rules.source import TILE_BYTES
 from lswag_hooks.hooks.weights import LayerGradients
 from lswag_hooks.profile import WeightRow
 from lswag_hooks.proxies import Proxy
-from lswag_hooks.stats import GradientMoments, Moments, merge_moments, moments_of
+from lswag_hooks.stats import Moments, merge_moments, moments_of
+
+if TYPE_CHECKING:
+    from lswag_hooks.stats import GradientMoments
 
 
 class LayerReduction:
@@ -151,6 +155,8 @@ class LayerStore:
         return sum(array.numel() * array.element_size() for array in arrays)
 
     def _metric(self) -> GradientMoments:
+        from lswag_hooks.stats import GradientMoments
+
         return GradientMoments(sync_on_compute=self.sync)
 
     def read(self, found: LayerGradients, needs: set[str], tile_bytes: int = TILE_BYTES) -> None:

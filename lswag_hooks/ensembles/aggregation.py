@@ -111,7 +111,9 @@ def as_columns(scores: pd.DataFrame | Mapping[str, Any]) -> pd.DataFrame:
     try:
         table = scores if isinstance(scores, pd.DataFrame) else pd.DataFrame(dict(scores))
     except (ValueError, TypeError) as error:
-        raise InputError(f"the scores are no table ({error}): give one column a proxy, one value a candidate.") from None
+        raise InputError(
+            f"the scores are no table ({error}): give one column a proxy, one value a candidate."
+        ) from None
     twice = table.columns[table.columns.duplicated()]
     if len(twice):
         raise InputError(f"two columns are called {twice[0]!r}: rename one.")

@@ -7,7 +7,7 @@ from functools import cached_property
 
 from torch import Tensor
 
-from lswag_hooks.functional.lswag import inverse_deviations
+from lswag_hooks.functional.lswag import inverse_deviations, mean_over_deviation
 from lswag_hooks.stats import Moments
 
 
@@ -30,6 +30,12 @@ class LayerArrays:
         """Sum and largest of the inverse deviations, which several readers want."""
         assert self.moments is not None
         return inverse_deviations(self.moments)
+
+    @cached_property
+    def relative(self) -> float:
+        """Sum of mean over deviation of the absolute gradient, which several readers want."""
+        assert self.moments is not None
+        return mean_over_deviation(self.moments)
 
 
 @dataclass(frozen=True)

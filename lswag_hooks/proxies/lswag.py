@@ -113,10 +113,7 @@ class LSWAGRobust(LSWAG):
             raise InputError("lswag_robust has no granularity='batch': its gate is over samples.")
 
     def part(self, arrays: LayerArrays) -> float:
-        if not self.mean:
-            return arrays.inverse[0]
-        assert arrays.moments is not None
-        return functional.mean_over_deviation(arrays.moments)
+        return arrays.relative if self.mean else arrays.inverse[0]
 
     def finish(self, total: float, layer: LayerWhole) -> float:
         if self.biases and layer.bias is not None:

@@ -9,12 +9,10 @@ Pieces are merged by the rule of Chan, Golub and LeVeque (1979).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
-from torchmetrics import Metric
 
 
 class Moments(NamedTuple):
@@ -117,74 +115,3 @@ def merge_moments(a: Moments, b: Moments) -> Moments:
         return Moments(a.samples + b.samples, mean_abs, m2_abs)
     mean, m2 = _merge_pair(a.samples, a.mean, a.m2, b.samples, b.mean, b.m2)
     return Moments(a.samples + b.samples, mean_abs, m2_abs, mean, m2)
-
-
-class GradientMoments(Metric):
-    r"""Streaming :class:`Moments` of per-sample gradients as a torchmetrics metric.
-
-    ``update`` takes per-sample gradients of shape (samples, \*weights); ``compute`` returns :class:`Moments`. Sums are
-    merged exactly across updates and across processes.
-
-    Args:
-        signed: also keep the moments of the signed gradient.
-        **kwargs: for :class:`torchmetrics.Metric`.
-
-    Example:
-        >>> metric = GradientMoments()
-        >>> metric.update(torch.tensor([[1.0, 2.0], [3.0, 2.0]]))
-        >>> metric.update(torch.tensor([[-5.0, -2.0]]))
-        >>> metric.compute().mean_abs.tolist()
-        [3.0, 2.0]
-    """
-
-    full_state_update = False
-    samples: list[Tensor] | Tensor
-    mean_abs: list[Tensor] | Tensor
-    m2_abs: list[Tensor] | Tensor
-    mean: list[Tensor] | Tensor
-    m2: list[Tensor] | Tensor
-
-    def __init__(self, signed: bool = False, **kwargs: object) -> None:
-        super().__init__(**kwargs)
-        self.signed = signed
-        # one entry a process after a sync ("cat" over a leading axis of one); never more than one before it
-        self.add_state("samples", default=[], dist_reduce_fx="cat")
-        for name in ("mean_abs", "m2_abs", "mean", "m2"):
-            self.add_state(name, default=[], dist_reduce_fx="cat")
-
-    def update(self, gradients: Tensor) -> None:
-        """Fold in per-sample gradients, shape (samples, *weights)."""
-        self.merge(moments_of(gradients, self.signed, partial=True))
-
-    def merge(self, moments: Moments) -> None:
-        """Fold in moments that were computed elsewhere."""
-        if self.samples:
-            moments = merge_moments(self._merged(), moments)
-        device = moments.mean_abs.device
-        self.samples = [torch.tensor([moments.samples], device=device)]
-        self.mean_abs, self.m2_abs = [moments.mean_abs[None]], [moments.m2_abs[None]]
-        if moments.mean is not None and moments.m2 is not None:
-            self.mean, self.m2 = [moments.mean[None]], [moments.m2[None]]
-        self._update_count = max(1, self._update_count)
-        self._computed = None
-
-    def _merged(self) -> Moments:
-        def column(state: list[Tensor] | Tensor) -> Sequence[Tensor]:
-            return torch.cat(state) if isinstance(state, list) and state else state  # type: ignore[return-value]
-
-        counts = [int(n) for n in column(self.samples)]
-        signed = len(self.mean) > 0
-        parts = [
-            Moments(n, column(self.mean_abs)[i], column(self.m2_abs)[i])
-            if not signed
-            else Moments(n, column(self.mean_abs)[i], column(self.m2_abs)[i], column(self.mean)[i], column(self.m2)[i])
-            for i, n in enumerate(counts)
-        ]
-        total = parts[0]
-        for part in parts[1:]:
-            total = merge_moments(total, part)
-        return total
-
-    def compute(self) -> Moments:
-        """Moments over everything seen, in every process."""
-        return self._merged()

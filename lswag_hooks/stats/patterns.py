@@ -12,7 +12,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchmetrics import Metric
 
 CHUNK_BYTES = 1 << 20  # of codes at a time: few enough to stay in cache, many enough to make a call worth it
 SMALL = 2  # bytes a unit for which counting in a table beats sorting
@@ -146,53 +145,3 @@ def _codes(outputs: Tensor) -> Tensor:
     if outputs.is_floating_point():
         return outputs.clamp_min(0).sign_().to(torch.float32)  # signs first: a double may be too small for a float
     return outputs.to(torch.float32)
-
-
-class ActivationPatterns(Metric):
-    """Distinct activation patterns of a layer over any number of samples, as a torchmetrics metric.
-
-    ``update`` takes outputs of shape (samples, units): further samples lengthen the patterns of the same units.
-    Across processes the patterns are joined, so that two processes with half a batch each count what one would.
-
-    Example:
-        >>> metric = ActivationPatterns()
-        >>> metric.update(torch.tensor([[1.0, 1.0, -1.0]]))
-        >>> metric.update(torch.tensor([[1.0, -1.0, -1.0]]))
-        >>> metric.compute()
-        tensor(3)
-    """
-
-    full_state_update = False
-    packed: list[Tensor] | Tensor
-    samples: list[Tensor] | Tensor
-
-    def __init__(self, **kwargs: object) -> None:
-        super().__init__(**kwargs)
-        self.add_state("packed", default=[], dist_reduce_fx="cat")
-        self.add_state("samples", default=[], dist_reduce_fx="cat")
-
-    def update(self, outputs: Tensor) -> None:
-        """Fold in the outputs of further samples, shape (samples, units)."""
-        self.extend(pack(outputs), len(outputs))
-
-    def extend(self, packed: Tensor, samples: int) -> None:
-        """Fold in codes packed elsewhere, shape (bytes, units)."""
-        assert isinstance(self.packed, list) and isinstance(self.samples, list)
-        self.packed.append(packed)
-        self.samples.append(torch.tensor([samples], device=packed.device))
-        self._update_count = max(1, self._update_count)
-        self._computed = None
-
-    def compute(self) -> Tensor:
-        """Number of distinct patterns, exactly."""
-        return torch.tensor(count_distinct(self.joined()))
-
-    def joined(self) -> Tensor:
-        """All packed codes, shape (bytes, units)."""
-        return torch.cat(self.packed) if isinstance(self.packed, list) else self.packed
-
-    def codes(self) -> Tensor:
-        """All codes, boolean, shape (samples, units)."""
-        samples = torch.cat(self.samples) if isinstance(self.samples, list) else self.samples
-        pieces = self.joined().split([-(-int(n) // 8) for n in samples])
-        return torch.cat([unpack(piece, int(n)) for piece, n in zip(pieces, samples, strict=True)])
