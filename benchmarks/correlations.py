@@ -12,6 +12,7 @@ import argparse
 import pathlib
 import warnings
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
@@ -19,15 +20,31 @@ import lswag_hooks as lh
 from lswag_hooks.agreement import BASELINES, Agreement
 from lswag_hooks.benchmark import Benchmark
 from lswag_hooks.correlate import correlate
+from lswag_hooks.spaces import Space
+from lswag_hooks.spaces.autoformer import AutoFormerSpace, network, parse
 
 CIFAR, IMAGENET = "images/cifar10_png_sample.npz", "images/imagenet_224_64.npz"
+
+
+class HyTAS(AutoFormerSpace):
+    """Small transformers of HyTAS: trained on hyperspectral images, scored here on natural ones of 64 px instead."""
+
+    name = "hytas"
+    tasks: ClassVar = {"indian": 16, "houston": 15}
+    image_shapes: ClassVar = dict.fromkeys(tasks, (3, 64, 64))
+
+    def parse(self, architecture):
+        return parse(architecture)
+
+    def make(self, architecture, num_classes, task, image_shape):
+        return network(architecture, num_classes, image_shape[-2:], patch_size=8)
 
 
 @dataclass(frozen=True)
 class Experiment:
     """One column of the table."""
 
-    space: str
+    space: str | Space
     table: str
     task: str
     architectures: int
@@ -66,6 +83,8 @@ EXPERIMENTS = {
     "autoprox": Experiment(
         "autoformer_tiny", "vit/autoprox_autoformer_tiny.csv", "c100_kd_acc", 200, IMAGENET, 8, num_classes=1000
     ),
+    "hytas-indian": Experiment(HyTAS(), "vit/hytas_hyperspectral.csv.gz", "indian", 200, CIFAR, 16, 64),
+    "hytas-houston": Experiment(HyTAS(), "vit/hytas_hyperspectral.csv.gz", "houston", 200, CIFAR, 16, 64),
     "timm": Experiment("timm", "timm/timm_imagenet1k.csv", "imagenet1k_max", 0, IMAGENET, 8, 224, "wake", 1000),
 }
 

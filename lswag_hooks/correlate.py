@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from lswag_hooks.agreement import BASELINES, TENTHS, Agreement
 from lswag_hooks.batch import Batch
 from lswag_hooks.benchmark import Benchmark
@@ -21,7 +23,7 @@ from lswag_hooks.models import build
 from lswag_hooks.proxies import LSWAG, Proxy, resolve_proxies
 from lswag_hooks.ranking import images_of, progress_bar
 from lswag_hooks.scoring import score
-from lswag_hooks.spaces import get_space
+from lswag_hooks.spaces import Space, get_space
 from lswag_hooks.store import Key, Record, Store, canonical
 
 DRAWN = 1000
@@ -33,7 +35,7 @@ class Work:
     """What it takes to score any architecture of a benchmark; the same for all, and held by every worker.
 
     Attributes:
-        space: name of the search space; None for names that :func:`lswag_hooks.build` knows.
+        space: search space; None for names that :func:`lswag_hooks.build` knows.
         task: of the space.
         batch: in the form that the task wants.
         proxies: to compute.
@@ -44,7 +46,7 @@ class Work:
         init: as for :func:`lswag_hooks.score`.
     """
 
-    space: str | None
+    space: Space | None
     task: str | None
     batch: Batch
     proxies: tuple[Proxy, ...]
@@ -63,6 +65,22 @@ class Work:
             "mode": self.mode,
             "init": self.init,
         }
+
+    def network(self, architecture: str) -> tuple[nn.Module, Any]:
+        """Build an architecture; the network and its loss, None for cross-entropy.
+
+        Raises:
+            InputError: the architecture cannot work.
+        """
+        if self.space is None:
+            size = self.image_size
+            return build(architecture, num_classes=self.num_classes, seed=self.seed, image_size=size), None
+        reason = self.space.validate(architecture)
+        if reason is not None:
+            raise InputError(reason)
+        size, task = self.image_size, self.task
+        model = self.space.build(architecture, self.num_classes, task=task, image_size=size, seed=self.seed)
+        return model, self.space.objective(task)
 
 
 @dataclass(frozen=True)
@@ -85,16 +103,7 @@ def measure(work: Work, architecture: str) -> Measured:
     start = time.perf_counter()
     nothing = {proxy.key: float("nan") for proxy in work.proxies}
     try:
-        loss = None
-        if work.space is None:
-            model = build(architecture, num_classes=work.num_classes, seed=work.seed, image_size=work.image_size)
-        else:
-            space = get_space(work.space)
-            reason = space.validate(architecture)
-            if reason is not None:
-                return Measured(nothing, dict.fromkeys(nothing, reason), time.perf_counter() - start)
-            size, loss = work.image_size, space.objective(work.task)
-            model = space.build(architecture, work.num_classes, task=work.task, image_size=size, seed=work.seed)
+        model, loss = work.network(architecture)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # notes on one network of a thousand
             result = score(model, work.batch, work.proxies, loss, seed=work.seed, mode=work.mode, init=work.init)
@@ -106,7 +115,7 @@ def measure(work: Work, architecture: str) -> Measured:
 
 
 def correlate(
-    space: str,
+    space: str | Space,
     batch: Batch,
     proxies: str | Proxy | Sequence[str | Proxy] = DEFAULT,
     *,
@@ -132,7 +141,7 @@ def correlate(
     every finished score is kept, and the same call goes on where the last one ended.
 
     Args:
-        space: name of a search space, see :func:`lswag_hooks.list_spaces`; or ``"timm"``.
+        space: a search space or its name, see :func:`lswag_hooks.list_spaces`; or ``"timm"``.
         batch: images with labels; the space puts them into the form that the task wants.
         proxies: names, or proxies with options.
         benchmark: the accuracies: a :class:`~lswag_hooks.Benchmark`, or a file; by default the one named as the space.
@@ -159,24 +168,22 @@ def correlate(
         >>> list(found.scores)
         ['swap', 'params', 'flops', 'depth', 'log_size']
     """
-    named_space = None if space == "timm" else get_space(space)
-    space = space if named_space is None else named_space.name
-    found = benchmark if isinstance(benchmark, Benchmark) else Benchmark.load(benchmark or space)
-    if found.space not in (None, space):
-        raise InputError(f"{found.name} holds accuracies of {found.space}, not of {space}: name that space.")
+    known_space = None if space == "timm" else get_space(space) if isinstance(space, str) else space
+    name = "timm" if known_space is None else known_space.name
+    found = benchmark if isinstance(benchmark, Benchmark) else Benchmark.load(benchmark or name)
+    if found.space not in (None, name):
+        raise InputError(f"{found.name} holds accuracies of {found.space}, not of {name}: name that space.")
     wanted = _wanted(proxies, interval, tenths)
     task = found.tasks[0] if task is None else task
     known = len(found.architectures(task))
     chosen = found.sample(task, min(DRAWN, known) if architectures is None else architectures or known, seed)
-    own_task = None if named_space is None else (task if task in named_space.tasks else None)
-    prepared = batch if named_space is None else named_space.batch(batch, own_task, seed)
+    own_task = None if known_space is None else (task if task in known_space.tasks else None)
+    prepared = batch if known_space is None else known_space.batch(batch, own_task, seed)
     size = image_size
     if size is None:
         shape = images_of(prepared)
         size = shape if shape is not None else tuple(prepared.inputs.shape[-3:])
-    work = Work(
-        None if named_space is None else space, own_task, prepared, tuple(wanted), seed, num_classes, size, mode, init
-    )
+    work = Work(known_space, own_task, prepared, tuple(wanted), seed, num_classes, size, mode, init)
     names = chosen.architectures(task)
     measured, interrupted = measure_all(work, names, store=store, workers=workers, progress=progress)
     return _agreement(work, chosen, task, measured, interrupted, resamples)
@@ -200,7 +207,7 @@ def measure_all(
     keep = None if store is None else Store(store)
     try:
         if keep is not None:
-            measured = _known(keep, work, architectures)
+            measured = known_scores(keep, work, architectures)
         missing = [name for name in architectures if name not in measured]
         with progress_bar(len(architectures), progress) as advance:
             advance("", len(measured))
@@ -212,7 +219,7 @@ def measure_all(
                         outcome = Measured(lost, dict.fromkeys(lost, outcome.reason))
                     measured[name] = outcome
                     if keep is not None and not died:  # on another day there may be memory enough
-                        keep.put(_records(work, name, outcome))
+                        keep.put(records(work, name, outcome))
                     advance(name, 1)
             except KeyboardInterrupt:
                 interrupted = True
@@ -233,7 +240,7 @@ def _wanted(proxies: str | Proxy | Sequence[str | Proxy], interval: Interval | N
     return wanted
 
 
-def _known(store: Store, work: Work, architectures: Sequence[str]) -> dict[str, Measured]:
+def known_scores(store: Store, work: Work, architectures: Sequence[str]) -> dict[str, Measured]:
     """What a store holds of architectures, those alone of which it holds every proxy."""
     keys = {name: [_key(work, name, proxy) for proxy in work.proxies] for name in architectures}
     found = store.get(key for wanted in keys.values() for key in wanted)
@@ -250,7 +257,8 @@ def _known(store: Store, work: Work, architectures: Sequence[str]) -> dict[str, 
     return known
 
 
-def _records(work: Work, architecture: str, measured: Measured) -> Iterable[Record]:
+def records(work: Work, architecture: str, measured: Measured) -> Iterable[Record]:
+    """What one architecture scored, as a store keeps it."""
     for proxy in work.proxies:
         label = proxy.key
         key = _key(work, architecture, proxy)
@@ -260,7 +268,11 @@ def _records(work: Work, architecture: str, measured: Measured) -> Iterable[Reco
 def _key(work: Work, architecture: str, proxy: Proxy) -> Key:
     settings = canonical({"proxy": proxy.name, **proxy.settings()})
     conditions = canonical(work.conditions())
-    return Key(architecture, settings, work.seed, work.batch.fingerprint, work.space or "", conditions)
+    return Key(architecture, settings, work.seed, work.batch.fingerprint, _name(work), conditions)
+
+
+def _name(work: Work) -> str:
+    return "" if work.space is None else work.space.name
 
 
 def _agreement(
@@ -283,7 +295,7 @@ def _agreement(
         reasons,
         {proxy.key: proxy.higher_is_better for proxy in work.proxies},
         {
-            "space": work.space or "timm",
+            "space": _name(work) or "timm",
             "benchmark": benchmark.name,
             "source": benchmark.source,
             "task": task,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -29,7 +29,7 @@ class LayerReduction:
 
     def __init__(self, proxies: Sequence[Proxy]) -> None:
         self.proxies = proxies
-        self.sums = [0.0] * len(proxies)
+        self.sums: list[Any] = [0.0] * len(proxies)
         self.size = self.alive = self.nonzero = 0
         self.inverse = self.largest = self.mean = self.deviation = self.variance = self.norm = 0.0
 

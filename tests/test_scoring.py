@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from lswag_hooks import LSWAG, Batch, InputError, RegSwap, UnsupportedError, ZiCo, list_proxies, score
+from lswag_hooks import LSWAG, Batch, InputError, LSWAGRobust, RegSwap, UnsupportedError, ZiCo, list_proxies, score
 from lswag_hooks.objective import resolve_objective
 from lswag_hooks.observe import Settings, observe
 from lswag_hooks.proxies import resolve_proxies
@@ -130,6 +130,78 @@ def test_interval_of_a_proxy_comes_before_the_argument():
     found = score(net, batch, [LSWAG(interval=(0, 4), label="own"), LSWAG(label="given")], interval=(7, 9))
     assert found["own"] == score(net, batch, "lswag", interval=(0, 4))["lswag"]
     assert found["given"] == score(net, batch, "lswag", interval=(7, 9))["lswag"]
+
+
+@pytest.mark.parametrize("interval", [None, (4, 9)])
+@pytest.mark.parametrize("mean", [True, False])
+def test_lswag_robust_by_a_plain_loop(mean, interval):
+    net, batch = cnn(), make_batch()
+    found, psis = gradients(net, batch), psis_by_loop(net, batch)
+    weights = dict(net.named_parameters())
+    layers = [name for name, g in found.items() if name.endswith("weight") and g.dim() > 2]
+    first, last = interval or (0, 9)
+    inside = [i for i in range(len(layers)) if first <= tenth(i, len(layers)) <= last]
+    terms, sensitivities = {}, {}
+    for i in inside:
+        total, variance = 0.0, 0.0
+        for column in found[layers[i]].abs().flatten(1).T:
+            sigma = float(column.std(correction=0))
+            if not torch.equal(column, column[:1].expand_as(column)):
+                total += (float(column.mean()) if mean else 1.0) / sigma
+                variance += sigma**2
+        weight = weights[layers[i]]
+        terms[i] = math.log(total)
+        sensitivities[i] = float(weight.detach().norm()) * math.sqrt(variance / weight.numel())
+    median = sorted(sensitivities.values())
+    half = len(median) // 2
+    median = median[half] if len(median) % 2 else (median[half - 1] + median[half]) / 2
+    wanted = sum(
+        sensitivities[i] / (sensitivities[i] + 0.1 * median) * terms[i] * psis[i * len(psis) // len(layers)]
+        for i in inside
+    )
+    proxy = LSWAGRobust(mean=mean, interval=interval)
+    assert score(net, batch, proxy, mode="eval")["lswag_robust"] == pytest.approx(wanted, rel=1e-9)
+    assert score(net, batch, [LSWAG(), proxy], mode="eval")["lswag_robust"] == pytest.approx(wanted, rel=1e-9)
+
+
+@pytest.mark.parametrize("factor", [1e-3, 1e3])
+def test_lswag_robust_does_not_change_with_the_scale_of_the_loss(factor):
+    net, batch = cnn(), make_batch()
+
+    def scaled(outputs, targets):
+        return factor * F.cross_entropy(outputs, targets)
+
+    plain, other = score(net, batch, "lswag,lswag_robust"), score(net, batch, "lswag,lswag_robust", loss=scaled)
+    assert other["lswag_robust"] == pytest.approx(plain["lswag_robust"], rel=1e-9)
+    assert other["lswag"] != pytest.approx(plain["lswag"], rel=1e-3)
+
+
+def test_a_layer_that_the_loss_hardly_reaches_counts_little_in_the_robust_form():
+    class Branches(nn.Module):
+        def __init__(self, scale):
+            super().__init__()
+            torch.manual_seed(3)
+            self.scale, self.stem = scale, nn.Conv2d(3, 6, 3, padding=1)
+            self.trunk, self.branch = nn.Conv2d(6, 6, 3, padding=1), nn.Conv2d(6, 6, 3, padding=1)
+            self.head = nn.Linear(6, CLASSES)
+
+        def forward(self, x):
+            x = self.stem(x).relu()
+            return self.head((self.trunk(x) + self.scale * self.branch(x)).relu().mean((2, 3)))
+
+    batch = make_batch(dtype=torch.float32)
+    alive, vanishing = (score(Branches(scale), batch, "lswag,lswag_robust") for scale in (1.0, 1e-6))
+    assert vanishing["lswag"] > 1.1 * alive["lswag"]  # what training cannot reach is rewarded
+    assert vanishing["lswag_robust"] < alive["lswag_robust"]
+
+
+def test_depth_and_log_size_need_no_pass():
+    net = cnn(norm=True)
+    found = score(net, make_batch(), "depth,log_size")
+    sizes = [p.numel() for p in net.parameters() if p.dim() > 1]
+    assert found["depth"] == len(sizes) == 4
+    assert found["log_size"] == pytest.approx(sum(map(math.log, sizes)))
+    assert not found.profile.weights
 
 
 def test_biases():

@@ -14,8 +14,12 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+def _ranks(values: np.ndarray) -> np.ndarray:
+    return np.asarray(stats.rankdata(values))
+
+
 def _logarithms(values: np.ndarray) -> np.ndarray:
-    return np.log(stats.rankdata(values) / len(values))
+    return np.log(_ranks(values) / len(values))
 
 
 def _z_scores(values: np.ndarray) -> np.ndarray:
@@ -23,12 +27,12 @@ def _z_scores(values: np.ndarray) -> np.ndarray:
     # a constant column has rounding alone for a deviation, not always zero
     if deviation <= 1e-12 * np.abs(values).max():
         return np.zeros_like(values)
-    return (values - values.mean()) / deviation
+    return np.asarray((values - values.mean()) / deviation)
 
 
 RULES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "log": _logarithms,
-    "rank": stats.rankdata,
+    "rank": _ranks,
     "zscore": _z_scores,
 }
 

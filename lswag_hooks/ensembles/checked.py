@@ -18,8 +18,8 @@ class LibraChecked(Libra):
     r"""LIBRA with a check in place of its rules for the second and third member; of this package, not of the paper.
 
     The paper adds proxies that say the same as the first one (low information gain) and lean the same way (bias). But
-    of two proxies with correlations :math:`\rho_1 \ge \rho_2` to accuracy and :math:`c` to each other, the mean of ranks
-    correlates as :math:`(\rho_1 + \rho_2) / \sqrt{2 (1 + c)}`, which beats :math:`\rho_1` only if
+    if two proxies have correlations :math:`\rho_1 \ge \rho_2` to accuracy and :math:`c` to each other, the sum of
+    ranks correlates about as :math:`(\rho_1 + \rho_2) / \sqrt{2 (1 + c)}`, which beats :math:`\rho_1` only if
 
     .. math:: \rho_2 / \rho_1 > \sqrt{2 (1 + c)} - 1 .
 
@@ -42,6 +42,7 @@ class LibraChecked(Libra):
         seed: of the folds.
 
     Example:
+        >>> import numpy as np
         >>> rng = np.random.default_rng(0)
         >>> luck, accuracy = rng.normal(size=(2, 300))
         >>> scores = {"zico": accuracy + luck, "copy": accuracy + luck + 0.1 * rng.normal(size=300),
@@ -50,7 +51,7 @@ class LibraChecked(Libra):
         ['nwot', 'zico']
     """
 
-    tolerance: float | None = None  # type: ignore[assignment]
+    tolerance: float | None = None
     higher_is_better: Directions = "fit"
     steps: tuple[float, ...] = (1.0, 0.5, 0.25)
     margin: float = 1.0
@@ -67,7 +68,7 @@ class LibraChecked(Libra):
 
     def _choose(self, evidence: Evidence) -> tuple[dict[str, float], list[str]]:
         first, truth = evidence.best, evidence.accuracy.to_numpy()
-        pool = evidence.within(float("inf") if self.tolerance is None else self.tolerance)
+        pool = evidence.within(self.tolerance)
         columns = {name: RULES[self.merge](evidence.scores[name].to_numpy()) for name in (first, *pool)}
         parts = self._parts(len(truth))
         merged, weights = columns[first], {first: 1.0}
@@ -103,5 +104,4 @@ class LibraChecked(Libra):
 
 def _by_fold(merged: np.ndarray, truth: np.ndarray, parts: list[np.ndarray]) -> np.ndarray:
     """Correlation in each part; 0 where all of a part is equal, which puts nothing in order."""
-    found = np.array([spearman(merged[part], truth[part]) for part in parts])
-    return np.nan_to_num(found)
+    return np.array(np.nan_to_num([spearman(merged[part], truth[part]) for part in parts]))

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -23,7 +23,7 @@ FEW = 100  # networks below which an information gain is mostly chance
 SHARE = 0.5  # of values that a row, then a column, must have
 BIASES = {"pearson_of_ranks": spearman, "pearson": pearson}
 OUTLIERS = ("quantile", "refuse", "keep")
-Directions = Mapping[str, bool] | Literal["fit"] | None
+Directions = Mapping[str, bool] | str | None  # the only text is "fit"
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +39,7 @@ class Evidence:
         bias: ``"pearson_of_ranks"`` or ``"pearson"``.
         crowded: columns (``"accuracy"`` may be one) whose values nearly all share a bin.
         outliers: what is done with those: ``"quantile"`` or ``"keep"``.
+        marks: values of each proxy that stand for "no value", where there are any.
         notes: what was left out or turned round, and why.
     """
 
@@ -50,6 +51,7 @@ class Evidence:
     bias: str
     crowded: tuple[str, ...]
     outliers: str
+    marks: dict[str, set[float]]
     notes: tuple[str, ...]
 
     @property
@@ -78,9 +80,9 @@ class Evidence:
         """The proxy of the highest correlation; of equals the first in the table."""
         return max(self.correlations, key=lambda name: self.correlations[name])
 
-    def within(self, tolerance: float) -> list[str]:
-        """Other proxies within a tolerance of the best one's correlation, best first."""
-        least = self.correlations[self.best] - tolerance
+    def within(self, tolerance: float | None) -> list[str]:
+        """Other proxies within a tolerance of the best one's correlation, best first; None: all others."""
+        least = -np.inf if tolerance is None else self.correlations[self.best] - tolerance
         near = [name for name in self.proxies if name != self.best and self.correlations[name] >= least]
         return sorted(near, key=lambda name: -self.correlations[name])
 
@@ -142,7 +144,8 @@ def gather(
     if "accuracy" in given.scores:
         raise InputError("a proxy is called 'accuracy': rename that column, or give it as the accuracies.")
     notes = list(given.notes)
-    table, truth = _complete(given, notes)
+    found = {name: marks(given.scores[name].to_numpy()) for name in given.scores}
+    table, truth = _complete(given, found, notes)
     if len(table) < LEAST:
         raise InputError(
             f"{len(table)} networks have an accuracy and every proxy, {LEAST} are the least"
@@ -173,14 +176,15 @@ def gather(
             raise InputError(f"{said}. Take logarithms, leave the column out, or bin by outliers='quantile'.")
         done = "binned by quantiles instead" if outliers == "quantile" else "kept so; a gain of them means little"
         notes.append(f"{said}; {done}")
-    return Evidence(turned, truth, up, size, bins, bias, full, outliers, tuple(notes))
+    found = {name: values for name, values in found.items() if values and name in turned}
+    return Evidence(turned, truth, up, size, bins, bias, full, outliers, found, tuple(notes))
 
 
-def _complete(given: Given, notes: list[str]) -> tuple[pd.DataFrame, pd.Series]:
+def _complete(given: Given, found: Mapping[str, set[float]], notes: list[str]) -> tuple[pd.DataFrame, pd.Series]:
     """Rows and columns that are compared; what is left out is appended to notes."""
     if not given.scores.index.is_unique:
         raise InputError("two rows of scores have the same label: make the index unique.")
-    table, truth = without_marks(given.scores, notes), given.accuracy
+    table, truth = without(given.scores, found, notes), given.accuracy
     truth = truth[~truth.isin(marks(truth.to_numpy()))].dropna()
 
     def keep(rows: pd.Index, reason: str) -> None:
@@ -199,14 +203,13 @@ def _complete(given: Given, notes: list[str]) -> tuple[pd.DataFrame, pd.Series]:
     return table, truth[table.index]
 
 
-def without_marks(table: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
-    """The table with NaN in place of marks for "no value"; which and how many is appended to notes."""
+def without(table: pd.DataFrame, found: Mapping[str, Iterable[float]], notes: list[str]) -> pd.DataFrame:
+    """The table with NaN in place of the marks of each column; which and how many is appended to notes."""
     table = table.copy()
-    for name in table:
-        found = marks(table[name].to_numpy())
-        if found:
-            where = table[name].isin(found)
-            shown = named(f"{value:g}" for value in sorted(found))
+    for name, values in found.items():
+        where = table[name].isin(list(values))
+        if where.any():
+            shown = named(f"{value:g}" for value in sorted(values))
             notes.append(f'{name}: {where.sum()} values stand for "no value": {shown}')
             table.loc[where, name] = np.nan
     return table

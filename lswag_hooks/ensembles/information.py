@@ -127,8 +127,8 @@ def information_gain(labels: np.ndarray, new: np.ndarray, *given: np.ndarray) ->
 def marks(values: np.ndarray) -> set[float]:
     """Values that stand for "no value": -1e8, infinities, and a repeated extreme far from everything else.
 
-    The last is the least or the greatest value, found at least twice, and further from the next one than ten times the
-    range of all others. A single extreme value may be real: see :func:`crowded`.
+    The last is the least or the greatest value, found at least twice but not in half of the rows, and further from the
+    next one than ten times the range of all others. A single extreme value may be real: see :func:`crowded`.
 
     Args:
         values: shape (networks,); NaN is allowed.
@@ -142,7 +142,7 @@ def marks(values: np.ndarray) -> set[float]:
     rest = np.sort(values[np.isfinite(values) & (values != NO_VALUE)])
     for extreme in (rest[:1], rest[-1:]):
         others = rest[rest != extreme] if len(extreme) else rest
-        if len(others) < 2 or len(rest) - len(others) < 2:
+        if not 2 <= len(rest) - len(others) < len(others):
             continue
         gap = min(abs(others[0] - extreme[0]), abs(others[-1] - extreme[0]))
         spread = others[-1] - others[0]

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
-
 from lswag_hooks.benchmark import Benchmark
 from lswag_hooks.ensembles.aggregation import RULES, as_columns, merge_ranks
-from lswag_hooks.ensembles.evidence import Directions, Evidence, gather, without_marks
+from lswag_hooks.ensembles.evidence import Directions, Evidence, gather, without
 from lswag_hooks.ensembles.tables import read_csv, read_given
 from lswag_hooks.errors import InputError, near_matches
+from lswag_hooks.readers import NO_VALUE
 from lswag_hooks.wording import jsonable
 
 if TYPE_CHECKING:
@@ -41,7 +41,8 @@ class Libra:
     ranks other networks of the same space without accuracies.
 
     Args:
-        tolerance: distance from the best correlation. The paper: 0.1, and 0.2 where nothing would be within it.
+        tolerance: distance from the best correlation. The paper: 0.1, and 0.2 where nothing would be within it. None:
+            any.
         bins: ``"sturges"`` (the paper), ``"nbsz"`` or ``"quantile"``: how values become discrete for entropies.
         bias: correlation with the size, ``"pearson_of_ranks"`` (the paper's text) or ``"pearson"`` of the values
             (what its Tab. 6 shows).
@@ -52,18 +53,19 @@ class Libra:
         higher_is_better: False for proxies that are better when lower; ``"fit"``: as the sign of the correlation says.
 
     Example:
+        >>> import numpy as np
         >>> rng = np.random.default_rng(0)
         >>> accuracy = rng.normal(size=200)
         >>> scores = {name: accuracy + spread * rng.normal(size=200) for name, spread in
         ...           {"zico": 0.7, "params": 0.75, "nwot": 0.8, "plain": 9.0}.items()}
         >>> libra = Libra(tolerance=0.1).fit(scores, accuracy)
         >>> libra.selected
-        ('zico', 'nwot', 'params')
-        >>> libra.rank({"zico": [1.0, 3.0, 2.0], "params": [1.0, 3.0, 2.0], "nwot": [1.0, 2.0, 3.0]}).tolist()
-        [1.0, 2.0, 3.0]
+        ('params', 'zico', 'nwot')
+        >>> libra.rank({"zico": [1.0, 3.0, 2.0], "params": [1.0, 3.0, 2.0], "nwot": [1.0, 3.0, 2.0]}).to_dict()
+        {1: 1.0, 2: 2.0, 0: 3.0}
     """
 
-    tolerance: float = 0.1
+    tolerance: float | None = 0.1
     bins: str = "sturges"
     bias: str = "pearson_of_ranks"
     merge: str = "log"
@@ -116,7 +118,7 @@ class Libra:
             higher_is_better=self.higher_is_better,
         )
         weights, steps = self._choose(evidence)
-        near = evidence.within(float("inf") if self.tolerance is None else self.tolerance)
+        near = evidence.within(self.tolerance)
         self.seen = {
             "source": given.source,
             "networks": len(evidence.scores),
@@ -132,6 +134,7 @@ class Libra:
                     "gain": None if name == evidence.best else evidence.gain(name, evidence.best),
                     "bias": evidence.biases.get(name),
                     "bins": evidence.rule_of(name),
+                    "marks": sorted(value for value in evidence.marks.get(name, ()) if math.isfinite(value)),
                 }
                 for name in sorted(evidence.proxies, key=lambda name: -evidence.correlations[name])
             },
@@ -159,14 +162,15 @@ class Libra:
         Raises:
             InputError: a chosen proxy is not there, or it was not fitted.
         """
-        found = read_csv(scores, []) if isinstance(scores, (str, Path)) else scores
-        missing = [name for name in self.selected if name not in found]
+        table = read_csv(scores, []) if isinstance(scores, (str, Path)) else scores
+        missing = [name for name in self.selected if name not in table]
         if missing:
-            there = ", ".join(map(str, found)) or "none"
+            there = ", ".join(map(str, table)) or "none"
             raise InputError(f"the scores lack {', '.join(missing)}, which this LIBRA merges; their columns: {there}.")
-        table = found if not isinstance(found, Mapping) else {name: found[name] for name in self.selected}
-        columns = without_marks(as_columns(table[list(self.selected)] if table is found else table), [])
-        up = {name: bool(self.seen["proxies"][name]["higher_is_better"]) for name in self.selected}
+        seen = {name: self.seen["proxies"][name] for name in self.selected}
+        columns = as_columns({name: table[name] for name in seen})
+        columns = without(columns, {name: [NO_VALUE, *row["marks"]] for name, row in seen.items()}, [])
+        up = {name: bool(row["higher_is_better"]) for name, row in seen.items()}
         return merge_ranks(columns, self.merge, up, self.weights)
 
     def rank(self, scores: pd.DataFrame | Mapping[str, Any] | str | Path) -> pd.Series:
@@ -271,17 +275,17 @@ class Libra:
         first = evidence.best
         steps = [f"1. {first}: the highest correlation with accuracy, {evidence.correlations[first]:.3f}"]
         near = evidence.within(self.tolerance)
+        distance = "any distance" if self.tolerance is None else f"{self.tolerance:g}"
         if not near:
-            steps.append(
-                f"2. none within {self.tolerance:g} of that: {first} alone"
-                + ("; the paper then takes 0.2" if self.tolerance < 0.2 else "")
-            )
+            steps.append(f"2. none within {distance} of that: {first} alone")
+            if self.tolerance is not None and self.tolerance < 0.2:
+                steps.append("   (the paper takes a tolerance of 0.2 where that happens)")
             return {first: 1.0}, steps
         gains = {name: evidence.gain(name, first) for name in near}
         second = min(near, key=lambda name: gains[name])
         rest = [name for name in near if name != second]
         told = f", the lowest information gain of {len(near)}" if rest else ", the only one"
-        steps.append(f"2. {second}: within {self.tolerance:g} of it{told}, {gains[second]:.3f} bits")
+        steps.append(f"2. {second}: within {distance} of it{told}, {gains[second]:.3f} bits")
         if not rest:
             steps.append("3. none is left for a third")
             return {first: 1.0, second: 1.0}, steps

@@ -117,7 +117,7 @@ def read_csv(path: str | Path, notes: list[str], task: str | None = None) -> pd.
 def _only(task: str | None, tasks: Sequence[str], name: str) -> str:
     if task is None and len(tasks) == 1:
         return tasks[0]
-    if task in tasks:
+    if task is not None and task in tasks:
         return task
     near = "" if task is None else near_matches(task, tasks)
     said = "holds several tasks" if task is None else f"has no task {task!r}"

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from lswag_hooks.functional.arrays import LayerArrays, LayerWhole
+from lswag_hooks.passes import Pass, Passed
 from lswag_hooks.profile import LayerProfile
 
 NEEDS = {
@@ -19,6 +20,17 @@ NEEDS = {
     "union": "distinct activation patterns of the whole network",
     "agreement": "agreement of codes between samples",
     "macs": "multiply-accumulates of one sample",
+    # passes of their own, see lswag_hooks.passes
+    "synflow": "flow of ones through absolute weights (a pass of one sample)",
+    "jacobian": "gradient with respect to the inputs (a pass)",
+    "hessian": "Hessian of the loss times its gradient (a pass, and one back through it)",
+    "perturbation": "features of two nearby noises (two forward passes a repeat)",
+    "features": "features and gradients between blocks (a pass)",
+    "outputs": "agreement of codes of weight layers (a forward pass)",
+    "regions": "linear regions of small images (a forward pass)",
+    "singles": "gradient of each sample alone (a pass a sample)",
+    "ntk": "neural tangent kernel (a forward pass, and a backward pass a sample)",
+    "graph": "responses of each layer to each of its inputs' channels (a pass a layer)",
 }
 
 
@@ -46,6 +58,7 @@ class Observation:
         union: distinct patterns of the whole network.
         agreement: (samples, samples) counts of agreeing units.
         macs: multiply-accumulates of one sample.
+        passed: what passes of their own showed.
         memory: bytes held beside an ordinary forward and backward pass, by purpose.
     """
 
@@ -58,6 +71,7 @@ class Observation:
     union: int | None = None
     agreement: Tensor | None = None
     macs: float | None = None
+    passed: Passed = field(default_factory=Passed)
     memory: dict[str, int] = field(default_factory=dict)
 
 
@@ -88,15 +102,25 @@ class Proxy:
         """Number of separate mini-batches that are one draw each; 0 for one pass over the batch."""
         return 0
 
+    @property
+    def accumulated(self) -> bool:
+        """Whether a draw is the sum of the mini-batches up to it, and not one of them."""
+        return False
+
+    @property
+    def passes(self) -> tuple[Pass, ...]:
+        """Passes of its own beside the main one; equal ones are shared."""
+        return ()
+
     def wants(self, percentile: int) -> bool:
         """Whether weight layers of a percentile count."""
         return True
 
-    def part(self, arrays: LayerArrays) -> float:
-        """What some weights of a layer contribute, to be summed over the layer."""
+    def part(self, arrays: LayerArrays) -> Any:
+        """What some weights of a layer contribute, to be summed over the layer: a number, or a tensor of sums."""
         return 0.0
 
-    def finish(self, total: float, layer: LayerWhole) -> float:
+    def finish(self, total: Any, layer: LayerWhole) -> float:
         """The layer's term, from the sum over its weights."""
         return total
 
@@ -108,3 +132,21 @@ class Proxy:
     def settings(self) -> dict[str, Any]:
         """Options, for the record."""
         return {key: value for key, value in vars(self).items() if key != "label"}
+
+
+@dataclass(frozen=True)
+class OwnPass(Proxy):
+    """Base of proxies that are computed from passes of their own alone."""
+
+    def value(self, *found: Any) -> float | Missing:
+        """The score, from what each of the passes showed."""
+        raise NotImplementedError
+
+    def total(self, seen: Observation) -> float | Missing:
+        for wanted in self.passes:
+            if wanted in seen.passed.reasons:
+                return Missing(seen.passed.reasons[wanted])
+        try:
+            return self.value(*(seen.passed.found[wanted] for wanted in self.passes))
+        except (ArithmeticError, RuntimeError) as error:  # a decomposition that does not converge, a number too large
+            return Missing(f"it cannot be computed from what the pass showed: {str(error).splitlines()[0]}")

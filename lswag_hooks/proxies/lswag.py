@@ -90,8 +90,8 @@ class LSWAGRobust(LSWAG):
               s_l = \frac{\|w_l\|\,\|\sigma_l\|}{\sqrt{n_l}}
 
     :math:`s_l` is how much a random relative change of the layer's weights changes a sample's loss, whatever the scale
-    of the weights, and :math:`\tilde s` the median over the network's own layers. In the published form a layer that
-    training cannot reach has tiny deviations, and counts for more than any other by their inverse.
+    of the weights, and :math:`\tilde s` the median over the network's own layers that count. In the published form a
+    layer that training cannot reach has tiny deviations, and counts for more than any other by their inverse.
 
     Args:
         tau: where a layer counts half, as a share of the median sensitivity.
@@ -122,7 +122,10 @@ class LSWAGRobust(LSWAG):
         return functional.logarithm(total)
 
     def trainabilities(self, seen: Observation) -> list[float]:
-        gates = functional.gates([row.sensitivity or 0.0 for row in seen.profile.weights], self.tau)
+        # only of layers that count: what other proxies made the passes look at must not change the median
+        rows = seen.profile.weights
+        found = [(row.sensitivity or 0.0) if self.wants(row.percentile) else 0.0 for row in rows]
+        gates = functional.gates(found, self.tau)
         return [gate * term for gate, term in zip(gates, seen.terms[self.key], strict=True)]
 
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lswag_hooks import InputError, functional
-from lswag_hooks.functional.lswag import PAIRINGS, check_interval, logarithm, nearest
+from lswag_hooks.functional.lswag import PAIRINGS, check_interval, gates, logarithm, nearest
 from lswag_hooks.stats import agreement, moments_of
 
 exact = settings(max_examples=50, deadline=None, derandomize=True)
@@ -216,3 +216,24 @@ def test_intervals_in_range():
     assert check_interval((0, 0)) == (0, 0)
     assert check_interval([7, 9]) == (7, 9)
     assert check_interval((np.int64(2), np.int64(3))) == (2, 3)
+
+
+def test_mean_over_deviation_by_a_plain_loop():
+    values = gradients(16)
+    total = 0.0
+    for r, c in itertools.product(range(4), range(5)):
+        column = [abs(float(v)) for v in values[:, r, c]]
+        if sigma := deviation(column):
+            total += math.fsum(column) / len(column) / sigma
+    moments = moments_of(values)
+    assert functional.lswag.mean_over_deviation(moments) == pytest.approx(total, rel=1e-12)
+
+
+def test_gates_follow_the_median_and_not_the_scale():
+    values = [0.0, 1e-9, 0.02, 0.2, 1.0, 3.0]
+    found = gates(values, tau=0.1)
+    reference = 0.1 * float(np.median(values[1:]))  # a layer without any gradient is no part of the median
+    assert found == pytest.approx([0.0, *(v / (v + reference) for v in values[1:])])
+    assert gates([1e6 * v for v in values], tau=0.1) == pytest.approx(found)
+    assert gates(values, tau=0.0) == [0.0, 1.0, 1.0, 1.0, 1.0, 1.0]
+    assert gates([0.0, 0.0], tau=0.1) == [0.0, 0.0] and gates([], tau=0.1) == []

@@ -1,0 +1,33 @@
+"""Passes beside the main one: one file each, a function of a session and a batch, with data as its result."""
+
+from lswag_hooks.passes.base import Pass, Passed, Undefined, run_passes
+from lswag_hooks.passes.features import Features, FeaturesSeen
+from lswag_hooks.passes.flow import Flow, FlowLayer, FlowSeen
+from lswag_hooks.passes.hessian import Hessian
+from lswag_hooks.passes.jacobian import Jacobian, JacobianSeen
+from lswag_hooks.passes.ntk import TangentKernel
+from lswag_hooks.passes.outputs import LayerOutputs
+from lswag_hooks.passes.perturbation import Perturbation, PerturbationSeen
+from lswag_hooks.passes.regions import Regions
+from lswag_hooks.passes.singles import Singles
+
+__all__ = [
+    "Features",
+    "FeaturesSeen",
+    "Flow",
+    "FlowLayer",
+    "FlowSeen",
+    "Hessian",
+    "Jacobian",
+    "JacobianSeen",
+    "LayerOutputs",
+    "Pass",
+    "Passed",
+    "Perturbation",
+    "PerturbationSeen",
+    "Regions",
+    "Singles",
+    "TangentKernel",
+    "Undefined",
+    "run_passes",
+]

@@ -1,0 +1,32 @@
+"""The product of the Hessian of the loss with its own gradient: for GraSP."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from lswag_hooks.batch import Batch
+from lswag_hooks.hooks.session import ProbeSession
+from lswag_hooks.objective import Objective, check_loss
+from lswag_hooks.passes.base import Pass
+from lswag_hooks.passes.common import differentiable_attention, gradients, layer_weights
+
+
+@dataclass(frozen=True)
+class Hessian(Pass):
+    r"""One forward pass, one backward pass, and one through that: :math:`H g` of the layers' weights."""
+
+    need: ClassVar[str] = "hessian"
+
+    def run(self, session: ProbeSession, batch: Batch, objective: Objective) -> list[tuple[Tensor, Tensor]]:
+        _, weights = layer_weights(session.model)
+        with differentiable_attention():
+            loss = check_loss(objective(session.model, batch))
+            found = gradients(loss, weights, graph=True)
+            # the published code takes the two gradients from two passes, which are the same but for dropout
+            product = sum((one * one.detach()).sum() for one in found)
+            assert isinstance(product, Tensor)
+            second = gradients(product, weights)
+        return [(weight.detach().clone(), one) for weight, one in zip(weights, second, strict=True)]

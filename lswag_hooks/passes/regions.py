@@ -1,0 +1,64 @@
+"""Which samples lie in the same linear region of the network: for TE-NAS."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from lswag_hooks.batch import Batch
+from lswag_hooks.hooks.activations import ActivationCall, ActivationCapture
+from lswag_hooks.hooks.calls import CallStack
+from lswag_hooks.hooks.session import ProbeSession
+from lswag_hooks.objective import Objective, forward
+from lswag_hooks.passes.base import Pass, Undefined
+from lswag_hooks.passes.draws import Init, generator, redraw
+from lswag_hooks.stats import agreement
+
+
+@dataclass(frozen=True)
+class Regions(Pass):
+    """One forward pass, of the batch or of many small images of noise.
+
+    Args:
+        size: side of the images; 0: the batch itself.
+        samples: number of images.
+        init: draw the weights anew; None: as they are.
+        seed: of the draws.
+    """
+
+    need: ClassVar[str] = "regions"
+    size: int = 3
+    samples: int = 1000
+    init: Init | None = None
+    seed: int = 0
+
+    def run(self, session: ProbeSession, batch: Batch, objective: Objective) -> Tensor:
+        """For every two samples whether all their codes are the same; boolean, shape (samples, samples)."""
+        model, inputs, samples = session.model, batch.inputs, len(batch)
+        source = generator((session.seed or 0) + self.seed)
+        if self.init:
+            redraw(model, self.init, source)
+        if self.size:
+            if not isinstance(inputs, Tensor) or inputs.dim() != 4 or not inputs.is_floating_point():
+                raise Undefined("linear regions are counted on small images of noise, and the inputs are no images")
+            samples = self.samples
+            grey = torch.randn(samples, 1, self.size, self.size, generator=source).to(inputs)
+            inputs = grey.expand(-1, inputs.shape[1], -1, -1)  # one channel, as published, shown to all
+        kernel = torch.zeros(samples, samples, dtype=torch.float64)
+        units = 0
+
+        def consume(call: ActivationCall, output: Tensor) -> None:
+            nonlocal units
+            if output.dim() > 1 and len(output) == samples:
+                codes = output.detach().reshape(samples, -1)
+                units += codes.shape[1]
+                kernel.add_(agreement(codes))
+
+        with torch.no_grad(), CallStack(model) as stack, ActivationCapture(stack, consume):
+            forward(model, inputs)
+        if not units:
+            raise Undefined("no activation that is known: register yours with lswag_hooks.register_activation")
+        return kernel == units

@@ -1,0 +1,182 @@
+"""Score proposals: from the store what is there, the rest by an engine, each kept before it counts."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import nn
+
+from lswag_hooks.correlate import Measured, Work, known_scores, measure, records
+from lswag_hooks.engines import Failure
+from lswag_hooks.errors import InputError, near_matches
+from lswag_hooks.spaces import Space
+from lswag_hooks.store import Store
+
+ENGINES = {"local": "lswag_hooks.engines.local", "ray": "lswag_hooks.engines.ray"}
+
+
+@dataclass(frozen=True)
+class SpaceWork(Work):
+    """What it takes to score architectures of a space given as an object, which need not be one of this package's."""
+
+    instance: Space | None = None
+
+    def network(self, architecture: str) -> tuple[nn.Module, Any]:
+        """The network of an architecture, and its loss."""
+        space = self.instance
+        if space is None:
+            return super().network(architecture)
+        reason = space.validate(architecture)
+        if reason is not None:
+            raise InputError(reason)
+        model = space.build(architecture, self.num_classes, task=self.task, image_size=self.image_size, seed=self.seed)
+        return model, space.objective(self.task)
+
+
+class Evaluator:
+    """Scores architectures, and counts what was computed and what a store had.
+
+    Args:
+        work: what it takes to score one.
+        store: a file of finished scores; None: nothing is kept.
+        engine: ``"local"`` or ``"ray"``.
+        workers: number of processes.
+        resume: refuse a store that holds nothing of this space and batch.
+        address: of a started Ray cluster.
+
+    Attributes:
+        computed: how many were computed.
+        reused: how many the store had.
+        seconds: that scoring alone took, whoever did it.
+
+    Raises:
+        InputError: the engine is unknown, the file is no store, or there is nothing to resume.
+    """
+
+    def __init__(
+        self,
+        work: Work,
+        store: str | Path | None = None,
+        engine: str = "local",
+        workers: int = 1,
+        resume: bool = False,
+        address: str | None = None,
+    ) -> None:
+        if engine not in ENGINES:
+            raise InputError(f"engine={engine!r}:{near_matches(str(engine), ENGINES)} there are {', '.join(ENGINES)}.")
+        if workers < 1:
+            raise InputError(f"workers={workers}: give one or more.")
+        if address is not None and engine != "ray":
+            raise InputError(f"address={address!r} is of a Ray cluster: use it with engine='ray'.")
+        self.work, self.workers = work, workers
+        self.engine, self.options = engine, {} if address is None else {"address": address}
+        self.computed = self.reused = 0
+        self.seconds = 0.0
+        _check_resume(resume, store)
+        self._store = None if store is None else Store(store)
+        if resume and self._store is not None and not any(map(self._ours, self._store)):
+            self._store.close()
+            raise InputError(
+                f"{store} holds no score of {work.space} with this batch ({work.batch.name}, {len(work.batch)} samples) "
+                "and these proxies: give the arguments of the search to resume, or leave resume out to begin another."
+            )
+
+    def __call__(self, architectures: Sequence[str], done: Callable[[Measured], None] | None = None) -> list[Measured]:
+        """Score architectures; results in their order, with any number of workers.
+
+        Args:
+            architectures: each once.
+            done: told of each as it is finished.
+
+        Raises:
+            Interrupted: Ctrl-C; holds what is finished.
+        """
+        told = done or (lambda _: None)
+        measured = {} if self._store is None else known_scores(self._store, self.work, architectures)
+        self.reused += len(measured)
+        for one in measured.values():
+            told(one)
+        missing = [name for name in architectures if name not in measured]
+        try:
+            for index, outcome in self._run(missing):
+                name, died = missing[index], isinstance(outcome, Failure)
+                if isinstance(outcome, Failure):
+                    lost = {proxy.key: float("nan") for proxy in self.work.proxies}
+                    outcome = Measured(lost, dict.fromkeys(lost, outcome.reason))
+                if self._store is not None and not died:  # on another day there may be memory enough
+                    self._store.put(records(self.work, name, outcome))
+                measured[name] = outcome
+                self.computed += 1
+                self.seconds += outcome.seconds
+                told(outcome)
+        except KeyboardInterrupt:
+            raise Interrupted({name: measured[name] for name in architectures if name in measured}) from None
+        return [measured[name] for name in architectures]
+
+    def __enter__(self) -> Evaluator:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._store is not None:
+            self._store.close()
+
+    def _run(self, jobs: Sequence[str]) -> Iterator[tuple[int, Any]]:
+        if not jobs:
+            return iter(())
+        run = importlib.import_module(ENGINES[self.engine]).run
+        # the same number whatever is left to do: it may change the order of sums
+        threads = max(1, torch.get_num_threads() // self.workers)
+        found: Iterator[tuple[int, Any]] = run(
+            measure, jobs, payload=self.work, workers=self.workers, threads=threads, **self.options
+        )
+        return found
+
+    def _ours(self, record: Any) -> bool:
+        return bool(record.key.space == (self.work.space or "") and record.key.batch == self.work.batch.fingerprint)
+
+
+class Interrupted(Exception):  # noqa: N818 - not an error
+    """Ctrl-C, and what was finished before it."""
+
+    def __init__(self, measured: dict[str, Measured]) -> None:
+        super().__init__("interrupted")
+        self.measured = measured
+
+
+def _check_resume(resume: bool, store: str | Path | None) -> None:
+    if not resume:
+        return
+    if store is None:
+        raise InputError("resume=True needs the store of the search to resume: give store=FILE.")
+    if not Path(store).expanduser().exists():
+        raise InputError(f"there is no store {store} to resume from: check the path, or leave resume out to begin.")
+
+
+class Rate:
+    """A progress bar's text: the best so far and how many a second.
+
+    Args:
+        advance: of :func:`~lswag_hooks.ranking.progress_bar`.
+        best: tells the best so far.
+    """
+
+    def __init__(self, advance: Callable[[str, int], None], best: Callable[[], str] = lambda: "") -> None:
+        self._advance, self._best = advance, best
+        self._start, self._done = time.perf_counter(), 0
+
+    def __call__(self, _: Measured) -> None:
+        """One more is done."""
+        self._done += 1
+        rate = self._done / max(1e-9, time.perf_counter() - self._start)
+        with contextlib.suppress(ValueError):
+            self._advance(" ".join(filter(None, (self._best(), f"{rate:.3g}/s"))), 1)
