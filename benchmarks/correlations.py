@@ -19,7 +19,7 @@ import torch
 import lswag_hooks as lh
 from lswag_hooks.agreement import BASELINES, Agreement
 from lswag_hooks.benchmark import Benchmark
-from lswag_hooks.correlate import correlate
+from lswag_hooks.correlating import correlate
 from lswag_hooks.spaces import Space
 from lswag_hooks.spaces.autoformer import AutoFormerSpace, network, parse
 

@@ -26,6 +26,7 @@ from lswag_hooks.hooks.rules.source import TILE_BYTES
 from lswag_hooks.hooks.session import Mode, ProbeSession
 from lswag_hooks.hooks.weights import GradientCapture, LayerGradients
 from lswag_hooks.objective import Objective, check_loss, forward
+from lswag_hooks.passes import run_passes
 from lswag_hooks.profile import LayerProfile
 from lswag_hooks.proxies import LSWAG, Observation, Proxy
 from lswag_hooks.reduction import LayerReduction, LayerStore, all_sum
@@ -77,7 +78,9 @@ def observe(
             seen, coverage = observer.seen, observer.coverage
         else:
             seen, coverage = Observation(LayerProfile([], []), len(batch), 0), Coverage()
-        minibatch_passes(model, batch, objective, proxies, seen, settings.sync)
+        for count in sorted({proxy.minibatches for proxy in proxies} - {0}):
+            drawn = [proxy for proxy in proxies if proxy.minibatches == count]
+            _minibatch_passes(model, batch, objective, drawn, count, seen, settings.sync)
         if "macs" in needs:
             session.set_mode("eval")
             seen.macs = count_macs(model, batch)
@@ -274,6 +277,54 @@ class _Observer:
                 profile.activations[index].expressivity = float(count_distinct(self.packed[placed[index]]))
         if self.packed and "union" in self.coding:
             self.seen.union = count_distinct(torch.cat([self.packed[position] for position in placed], 1))
+
+
+def _minibatch_passes(
+    model: nn.Module,
+    batch: Batch,
+    objective: Objective,
+    proxies: Sequence[Proxy],
+    count: int,
+    seen: Observation,
+    sync: bool = False,
+) -> None:
+    """One pass a mini-batch, whose mean gradient is one draw; those of other processes are draws too."""
+    from lswag_hooks.stats import GradientMoments
+
+    collected: dict[str, GradientMoments] = {}
+    order: list[WeightLayer] = []
+    cuts = [len(batch) * number // count for number in range(count + 1)]
+    for part in (batch[first:last] for first, last in itertools.pairwise(cuts)):
+        watcher = Watcher(model, len(part))
+
+        def loss(inputs: Any, part: Batch = part) -> Tensor:
+            return check_loss(objective(model, with_inputs(part, inputs)))
+
+        result = watcher.run(part.inputs, loss)
+        order = result.inventory.layers
+
+        def consume(layer: WeightLayer, found: LayerGradients) -> None:
+            source = found.source
+            if source is None:
+                return
+            gradient = torch.cat([source.block(slice(0, 1), rows) for rows, _ in blocks(source)], 1)
+            draws = collected.setdefault(layer.parameter, GradientMoments(signed=True, sync_on_compute=sync))
+            draws.merge(moments_of(gradient, signed=True, partial=True))
+
+        scale = 1.0 if objective.reduction == "mean" else 1.0 / len(part)
+        GradientCapture(result.graph, watcher.parameters, 1).run(result.loss, order, consume, scale)
+    if not seen.profile.weights:
+        seen.profile.weights = weight_rows(order, watcher.parameters, {})
+    for proxy in proxies:
+        seen.terms[proxy.key] = [0.0] * len(order)
+    for layer in order:
+        row = seen.profile.weights[layer.index]
+        mine = [proxy for proxy in proxies if layer.parameter in collected and proxy.wants(row.percentile)]
+        reduction = LayerReduction(mine)
+        if mine:
+            reduction.add(LayerArrays(moments=collected[layer.parameter].compute()))
+        for proxy, term in zip(mine, reduction.terms(LayerWhole(row.size)), strict=True):
+            seen.terms[proxy.key][layer.index] = row.terms[proxy.key] = term
 
 
 def count_macs(model: nn.Module, batch: Batch) -> float | None:

@@ -10,8 +10,8 @@ import time
 import warnings
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
-from typing import Any
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -22,10 +22,11 @@ from lswag_hooks.errors import InputError, LSWAGError
 from lswag_hooks.functional.lswag import Interval, check_interval
 from lswag_hooks.hooks.session import MODES, Mode
 from lswag_hooks.images import Size
+from lswag_hooks.intervals import curves_of
 from lswag_hooks.memory import parse_bytes
 from lswag_hooks.models import Spec, build
 from lswag_hooks.objective import Reduction
-from lswag_hooks.proxies import FLOPs, Proxy, resolve_proxies
+from lswag_hooks.proxies import LSWAG, FLOPs, Missing, Observation, Proxy, resolve_proxies
 from lswag_hooks.results import ScoreResult
 from lswag_hooks.scoring import score
 from lswag_hooks.standings import Ranking, Row, summarise
@@ -52,7 +53,7 @@ def rank(
     seeds: int | Sequence[int] = 1,
     *,
     loss: Any = None,
-    interval: Interval | None = None,
+    interval: Interval | Literal["auto"] | None = None,
     mode: Mode = "score",
     num_classes: int | None = None,
     image_size: Size | None = None,
@@ -77,7 +78,8 @@ def rank(
         proxies: names, or proxies with options. The first one decides the order.
         seeds: how many draws of the weights (seeds 0, 1, ...), or which. A module given as it is is scored once.
         loss: as for :func:`~lswag_hooks.score`.
-        interval: first and last percentile of layers that L-SWAG counts; None: all layers.
+        interval: first and last percentile of layers that L-SWAG counts; None: all layers; ``"auto"``: the spike in the
+            deviation of the candidates' own gradients along the depth, see :func:`lswag_hooks.intervals.spike`.
         mode: as for :func:`~lswag_hooks.score`.
         num_classes: what to build candidates with; by default as many as the batch has.
         image_size: what to build candidates for; by default the size of the batch's images.
@@ -116,22 +118,34 @@ def rank(
     classes = batch.num_classes if num_classes is None else num_classes
     size = images_of(batch) if image_size is None else image_size
     keys = [proxy.key for proxy in wanted]
-    taken = {column.name for column in fields(Row)} - {"params", "flops", "depth", "log_size"}
-    if taken & {*keys}:
-        raise InputError(f"label={(taken & {*keys}).pop()!r} is a column of the table already: choose another.")
+    columns = {column.name for column in fields(Row)}
+    for proxy in wanted:  # the sizes are proxies and columns, and the same
+        if proxy.key in columns and proxy.key != proxy.name:
+            raise InputError(f"label={proxy.key!r} is a column of the table already: choose another.")
     asked = with_size(wanted)
+    fixed_interval = None if interval == "auto" else interval
 
     def attempt(spec: Spec, seed: int, last: nn.Module | None) -> tuple[ScoreResult | None, weakref.ref[nn.Module]]:
         model = build(spec, num_classes=classes, seed=seed, image_size=size, device=batch.device)
         if model is last:
             return None, weakref.ref(model)
         result = score(
-            model, batch, asked, loss, interval, seed, mode=mode, reduction=reduction, init=init, max_memory=max_memory
+            model,
+            batch,
+            asked,
+            loss,
+            fixed_interval,
+            seed,
+            mode=mode,
+            reduction=reduction,
+            init=init,
+            max_memory=max_memory,
         )
         check_any(result, keys)
         return result, weakref.ref(model)
 
     rows: list[Row] = []
+    outcomes: dict[str, _Outcome] = {}
     results: dict[str, dict[int, ScoreResult]] = {}
     fixed: list[str] = []
     notes: list[str] = []
@@ -142,13 +156,18 @@ def rank(
             outcome = _all_seeds(candidate, drawn, attempt, advance)
             interrupted = outcome.interrupted
             if outcome.found or not interrupted:
-                rows.append(summarise(candidate.name, keys, outcome.found, outcome.failures, outcome.seconds))
-                results[candidate.name] = outcome.found
+                outcomes[candidate.name] = outcome
             if outcome.fixed and len(drawn) > 1:
                 fixed.append(candidate.name)
             if interrupted:
-                notes.append(f"interrupted: {len(listed) - len(rows)} of {len(listed)} candidates were not scored.")
+                notes.append(f"interrupted: {len(listed) - len(outcomes)} of {len(listed)} candidates were not scored.")
                 break
+    if interval == "auto":
+        interval, said = _restrict(outcomes, wanted)
+        notes.append(said)
+    for name, outcome in outcomes.items():
+        rows.append(summarise(name, keys, outcome.found, outcome.failures, outcome.seconds))
+        results[name] = outcome.found
     if fixed:
         notes.append(f"{named(fixed)}: a module as it is has one draw of its weights, and no spread. Give a factory.")
     settings = {
@@ -278,17 +297,47 @@ def _all_seeds(
     return outcome
 
 
+def _restrict(outcomes: Mapping[str, _Outcome], proxies: Sequence[Proxy]) -> tuple[Interval | None, str]:
+    """Let L-SWAG count the layers of the spike in the candidates' gradients alone; every term is there already."""
+    profiles = {
+        f"{name} {seed}": result.profile
+        for name, outcome in outcomes.items()
+        for seed, result in outcome.found.items()
+        if any(row.mean_deviation is not None for row in result.profile.weights)
+    }
+    open_ones = [proxy for proxy in proxies if isinstance(proxy, LSWAG) and proxy.interval is None]
+    interval = curves_of(profiles).interval if profiles and open_ones else None
+    if interval is None:
+        return (
+            None,
+            "interval: all layers; the gradients show no spike along the depth, or nothing asks for an interval.",
+        )
+    for outcome in outcomes.values():
+        for result in outcome.found.values():
+            for proxy in open_ones:
+                if proxy.key in result.reasons:
+                    continue
+                terms = [row.terms.get(proxy.key, 0.0) for row in result.profile.weights]
+                seen = Observation(result.profile, result.samples, result.parameters, {proxy.key: terms})
+                value = replace(proxy, interval=interval).total(seen)
+                if isinstance(value, Missing):
+                    result.reasons[proxy.key], value = value.reason, math.nan
+                result.scores[proxy.key] = value
+    first, last = interval
+    return (
+        interval,
+        f"interval: tenths {first} to {last} of the layers, from {len(profiles)} networks; tell it with the score.",
+    )
+
+
 def _check_options(engine: str, store: Any, interval: Any, mode: str, reduction: str | None, init: str | None) -> None:
     """Refuse what would make every candidate fail, before any is built."""
     if engine != "local":
         raise InputError(f"engine={engine!r} is not in this version: use 'local'.")
     if store is not None:
         raise InputError("store= is not in this version: keep the results with ranking.to_csv(path).")
-    if interval == "auto":
-        raise InputError(
-            "interval='auto' is not in this version: give two percentiles, such as (7, 9), or None for all."
-        )
-    check_interval(interval)
+    if interval != "auto":
+        check_interval(interval)
     for name, value, known in (
         ("mode", mode, MODES),
         ("reduction", reduction, (None, "mean", "sum")),

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 import lswag_hooks as lh
-from lswag_hooks import cli
 from lswag_hooks.cli import main
+from lswag_hooks.commands.common import numbers
 
 SMALL = ["--size", "32", "--samples", "8"]
 
@@ -179,9 +179,23 @@ def test_proxies(run, tmp_path):
 
 
 def test_spaces(run):
-    assert lh.list_spaces() == []
-    assert run("spaces") == (0, "No search space is in this version yet.\n", "")
-    assert run("spaces", "--json", "-")[1] == "[]\n"
+    code, out, err = run("spaces")
+    assert (code, err) == (0, "")
+    assert [name for name in lh.list_spaces() if name not in out] == []
+    rows = json.loads(run("spaces", "--json", "-")[1])
+    assert [row["name"] for row in rows] == lh.list_spaces()
+    assert all(row["what"] and row["tasks"] and row["reference"] for row in rows)
+
+
+def test_an_architecture_of_a_space_is_a_model(run):
+    name = "nasbench201/|nor_conv_1x1~0|+|none~0|skip_connect~1|+|none~0|none~1|avg_pool_3x3~2|"
+    found = json.loads(run("score", name, *SMALL, "--proxies", "params,zico", "--json", "-")[1])
+    assert found["scores"]["params"] == 101_306
+
+
+def test_rank_finds_an_interval(run, users):
+    out = run("rank", f"{users}:net", f"{users}:net", *SMALL, "--interval", "auto")[1]
+    assert "interval: " in out
 
 
 @pytest.mark.parametrize(
@@ -258,7 +272,7 @@ def test_errors_of_a_model_of_ones_own_keep_their_traceback(run, users, monkeypa
     def fail(*_, **__):
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr(cli, "score", fail)
+    monkeypatch.setattr("lswag_hooks.commands.score.score", fail)
     with pytest.raises(RuntimeError, match="a bug"):
         run("score", f"{users}:net", *SMALL)
 
@@ -278,8 +292,8 @@ def test_the_profile_has_every_layer(run, users):
 
 
 def test_numbers():
-    assert cli.numbers("(7, 9)") == cli.numbers([7, 9]) == cli.numbers("7,9") == [7, 9]
-    assert cli.numbers(5) == 5
+    assert numbers("(7, 9)") == numbers([7, 9]) == numbers("7,9") == [7, 9]
+    assert numbers(5) == 5
 
 
 def test_a_score_by_hand_is_the_score_by_command(run, users):

@@ -12,6 +12,18 @@ import torch
 from torch import nn
 
 from lswag_hooks import LSWAG, Batch, RegSwap, ZiCo, score
+from lswag_hooks.passes import features, perturbation
+from lswag_hooks.proxies import (
+    TCET,
+    AZExpressivity,
+    AZProgressivity,
+    AZTrainability,
+    GradSign,
+    SynFlow,
+    TENASRegions,
+    XiGSNR,
+    Zen,
+)
 
 
 def cbr(ins, outs, stride=1, bias=False):
@@ -305,3 +317,104 @@ def test_counts(name):
     found = score(given.net, given.batch, ["params", "flops"])
     assert found["params"] == PARAMETERS[name]
     assert found["flops"] == MACS[name]
+
+
+# ---------------------------------------------------------------- proxies with passes of their own
+
+AZ = {"features": ("stem.relu", "res.relu2", "down.relu2", "last.relu")}  # of the convolutional network
+TWICE = [0, 0, 0, 1, 1, *range(2, 13)]
+# (network, proxy, mode, samples of the batch): (value in float64, relative difference of float32)
+OWN = [
+    ("cnn", "synflow", "train", None, 17.01598301065369, 0.0),
+    ("vit", "synflow", "train", None, 6.1537083817389275, 0.0),
+    ("cnn", SynFlow(log=False), "train", None, 24544123.395382356, 0.0),
+    ("cnn", SynFlow(norms="kept", log=False), "train", None, 15.886487191736041, 0.0),
+    ("vit", SynFlow(norms="kept", log=False), "train", None, 470.4587966909618, 0.0),
+    ("vit", "tf_tas", "train", None, 1823.3744075924665, 1.2818431347594522e-06),
+    ("cnn", "jacov", "train", None, -16.283578331932087, 1.3056185598689616e-09),
+    ("vit", "jacov", "train", None, -17.089722982224487, 1.9169042854694794e-09),
+    ("cnn", "epe_nas", "train", None, 132.39877655438897, 8.681001691259003e-07),
+    ("vit", "epe_nas", "train", None, 108.27599526414487, 2.3211444725558057e-08),
+    ("cnn", "grasp", "train", None, -0.058129939887474835, 1.479034260007205e-06),
+    ("vit", "grasp", "train", None, -79.1504814843078, 7.798889111434215e-07),
+    ("cnn", "gradsign", "train", None, 22090.0, 0.0),
+    ("cnn", "gradsign", "eval", None, 21238.0, 0.0),
+    ("vit", "gradsign", "train", None, 46490.0, 0.0),
+    ("cnn", GradSign(reduction="mean"), "train", None, 3.2447121034077555, 3.3674330994300262e-09),
+    ("vit", GradSign(reduction="mean"), "train", None, 3.634302689180738, 2.0103265924760942e-08),
+    ("cnn", XiGSNR(batches=4), "train", None, 7599.559357825983, 9.221163146889119e-08),
+    ("vit", XiGSNR(batches=4), "train", None, 12708.652011971457, 1.7979118013155543e-07),
+    ("cnn", XiGSNR(batches=4, accumulate=True), "train", None, 53708.5701519412, 1.7425420363725432e-06),
+    ("vit", XiGSNR(batches=4, accumulate=True), "train", None, 203145.99478847103, 5.640599958273241e-07),
+    ("cnn", XiGSNR(batches=8), "train", range(8), 1228.241325035321, 2.0526350259042294e-07),
+    ("vit", XiGSNR(batches=8), "train", range(8), 2660.3420589782872, 6.7520122762286536e-09),
+    ("cnn", "te_nas_kappa", "train", None, 9.092186258055781, 4.932187669099533e-07),
+    ("vit", "te_nas_kappa", "train", None, 26.110976694711912, 7.852136498038561e-07),
+    ("cnn", TENASRegions(inputs="batch"), "train", None, 16.0, 0.0),
+    ("cnn", TENASRegions(inputs="batch"), "train", TWICE, 13.0, 0.0),
+    ("cnn", "t_cet", "train", None, 4087.165949922147, 4.365806870856101e-08),
+    ("vit", "t_cet", "train", None, 5652.353071235811, 7.862021069746859e-08),
+    ("cnn", TCET(saliency="synflow"), "train", None, 4418.749489181839, 0.0),
+    ("vit", TCET(saliency="synflow"), "train", None, 5410.055815387649, 0.0),
+    ("cnn", Zen(init=None), "train", None, 1.3326472582403102, 8.454786518076611e-07),
+    ("cnn", Zen(init=None, repeats=3), "train", None, 1.3791381947744255, 7.226571923255266e-07),
+    ("cnn", AZExpressivity(**AZ), "train", None, 9.639299982401996, 1.4774587674782835e-07),
+    ("cnn", AZProgressivity(**AZ), "train", None, 0.1415414266654187, 9.648446147167216e-06),
+    ("cnn", AZTrainability(**AZ), "train", None, -0.038325503690742536, 3.527563559800356e-07),
+    ("vit", "az_expressivity", "eval", None, 10.23485685744879, 1.3190634568039121e-09),
+    ("vit", "az_trainability", "eval", None, -0.4942055521356325, 1.6772921308922413e-07),
+]
+
+
+def fixed_draws(monkeypatch, name):
+    """The noise and the signs that the published codes were given."""
+    rng = np.random.RandomState(1)
+    noise = [rng.standard_normal((16, 3, 16, 16)).astype(np.float32) for _ in range(2)] * 3
+    rng = np.random.RandomState(2)
+    shapes = {"cnn": [(16, 8, 16, 16), (16, 16, 8, 8), (16, 32, 4, 4)], "vit": [(16, 17, 24)] * 3}
+    signs = {net: [2 * rng.randint(0, 2, shape) - 1 for shape in shapes[net]] for net in ("cnn", "vit")}[name]
+    monkeypatch.setattr(perturbation, "normal_like", lambda tensor, source: torch.from_numpy(noise.pop(0)).to(tensor))
+    monkeypatch.setattr(features, "signs_like", lambda tensor, source: torch.from_numpy(signs.pop(0)).to(tensor))
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize(("name", "proxy", "mode", "samples", "wanted", "difference"), OWN)
+def test_published_value_of_a_pass_of_its_own(name, proxy, mode, samples, wanted, difference, dtype, monkeypatch):
+    given = setting(name, dtype)
+    fixed_draws(monkeypatch, name)
+    batch = given.batch
+    if samples is not None:
+        batch = Batch(batch.inputs[list(samples)], batch.targets[list(samples)])
+    (found,) = score(given.net, batch, proxy, mode=mode).values()
+    assert found == pytest.approx(wanted, rel=tolerance(dtype, difference))
+
+
+def test_twin_images_are_the_singular_case_of_jacov():
+    given = setting("cnn", "f64")
+    inputs = given.batch.inputs.clone()
+    inputs[1] = inputs[0]
+    found = score(given.net, Batch(inputs, given.batch.targets), ["jacov", "te_nas_kappa", "nwot"], mode="train")
+    assert found["jacov"] == pytest.approx(-100003.863, rel=1e-4)
+    assert math.isnan(found["te_nas_kappa"]) and "singular" in found.reasons["te_nas_kappa"]
+    assert math.isnan(found["nwot"]) and "singular" in found.reasons["nwot"]
+
+
+def test_layers_of_t_cet():
+    given = setting("cnn", "f64")
+    wanted = {
+        "stem.conv": 112.26414489746094,
+        "res.conv1": 109.32695007324219,
+        "res.conv2": 110.52505493164062,
+        "down.short": 97.98270416259766,
+        "down.conv1": 96.41687774658203,
+        "down.conv2": 93.90397644042969,
+        "last.conv": 85.71125793457031,
+        "head": 0.0,
+    }
+    from lswag_hooks.functional.t_cet import expressivity
+    from lswag_hooks.objective import resolve_objective
+    from lswag_hooks.passes import LayerOutputs, run_passes
+
+    passed = run_passes(given.net, given.batch, resolve_objective(given.net), [LayerOutputs()], "train")
+    found = {name: expressivity(kernel) for name, kernel in passed.found[LayerOutputs()].items()}
+    assert found == pytest.approx(wanted, rel=1e-6)

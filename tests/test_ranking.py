@@ -230,7 +230,6 @@ def never() -> nn.Module:
         ({"seeds": [-1]}, "seed=-1"),
         ({"seeds": []}, "one seed or more"),
         ({"interval": (7, 10)}, "interval="),
-        ({"interval": "auto"}, "not in this version"),
         ({"engine": "ray"}, "engine='ray' is not in this version"),
         ({"store": "scores.db"}, "not in this version"),
         ({"mode": "test"}, "mode='test'"),

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import warnings
 
 import pytest
@@ -283,7 +284,11 @@ def test_asking_for_more_changes_no_value():
     asked = [RegSwap(mu=1.0, sigma=9.0) if name == "reg_swap" else name for name in list_proxies()]
     together = score(net, batch, asked)
     for proxy, name in zip(asked, list_proxies(), strict=True):
-        assert score(net, batch, proxy)[name] == pytest.approx(together[name], rel=1e-9), name
+        if math.isnan(together[name]):
+            refused(re.escape(together.reasons[name]), net, batch, proxy)
+        else:
+            assert score(net, batch, proxy)[name] == pytest.approx(together[name], rel=1e-9), name
+    assert set(together.reasons) == {"te_nas_regions", "tf_tas"}, "not images of any size, no attention"
 
 
 def test_params_and_flops_of_a_known_network():
@@ -353,7 +358,7 @@ def test_number_of_threads_does_not_matter():
     finally:
         torch.set_num_threads(before)
     for name in one:
-        assert two[name] == pytest.approx(one[name], rel=1e-5), name
+        assert two[name] == pytest.approx(one[name], rel=1e-5, nan_ok=True), name
 
 
 def test_double_and_single_precision_agree():
@@ -364,7 +369,12 @@ def test_double_and_single_precision_agree():
 
 
 @pytest.mark.parametrize(
-    "asked", [*sorted(set(list_proxies()) - {"reg_swap"}), ZiCo(granularity="batch"), LSWAG(granularity="batch")]
+    "asked",
+    [
+        *sorted(set(list_proxies()) - {"reg_swap", "te_nas_regions", "tf_tas", "zen"}),  # these are not defined here
+        ZiCo(granularity="batch"),
+        LSWAG(granularity="batch"),
+    ],
 )
 def test_mean_and_sum_of_the_loss_give_the_same_score(asked):
     net, batch = cnn(), make_batch()

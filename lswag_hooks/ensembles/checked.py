@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lswag_hooks.correlation import spearman
+from lswag_hooks.correlation import pearson
 from lswag_hooks.ensembles.aggregation import RULES
 from lswag_hooks.ensembles.evidence import Directions, Evidence
 from lswag_hooks.ensembles.libra import Libra
@@ -70,15 +70,15 @@ class LibraChecked(Libra):
         first, truth = evidence.best, evidence.accuracy.to_numpy()
         pool = evidence.within(self.tolerance)
         columns = {name: RULES[self.merge](evidence.scores[name].to_numpy()) for name in (first, *pool)}
-        parts = self._parts(len(truth))
+        parts = [_Part(members, RULES["rank"](truth[members])) for members in self._parts(len(truth))]
         merged, weights = columns[first], {first: 1.0}
-        now = _by_fold(merged, truth, parts)
+        now = _by_part(merged, parts)
         told = [f"1. {first}: the highest correlation with accuracy, {evidence.correlations[first]:.3f}"]
         while True:
             tries = []
             for name in pool:
                 for step in self.steps if name not in weights else ():
-                    gains = _by_fold(merged + step * columns[name], truth, parts) - now
+                    gains = _by_part(merged + step * columns[name], parts) - now
                     error = gains.std(ddof=1) / np.sqrt(len(gains))
                     if gains.mean() > max(1e-9, self.margin * error):
                         tries.append((gains.mean(), error, name, step))
@@ -86,7 +86,7 @@ class LibraChecked(Libra):
                 break
             gain, error, name, step = max(tries, key=lambda one: one[0])
             merged, weights[name] = merged + step * columns[name], step
-            now = _by_fold(merged, truth, parts)
+            now = _by_part(merged, parts)
             told.append(
                 f"{len(weights)}. {name}, weight {step:g}: gains {gain:.3f} (standard error {error:.3f}) over "
                 f"{len(parts)} held-out parts"
@@ -102,6 +102,17 @@ class LibraChecked(Libra):
         return [order[fold::folds] for order in (rng.permutation(networks) for _ in range(2)) for fold in range(folds)]
 
 
-def _by_fold(merged: np.ndarray, truth: np.ndarray, parts: list[np.ndarray]) -> np.ndarray:
-    """Correlation in each part; 0 where all of a part is equal, which puts nothing in order."""
-    return np.array(np.nan_to_num([spearman(merged[part], truth[part]) for part in parts]))
+@dataclass(frozen=True)
+class _Part:
+    """A part of the networks, with the ranks of their accuracies, which every trial is compared with."""
+
+    members: np.ndarray
+    truth: np.ndarray
+
+    def correlation(self, merged: np.ndarray) -> float:
+        """Spearman; 0 where all are equal, which puts nothing in order."""
+        return float(np.nan_to_num(pearson(RULES["rank"](merged[self.members]), self.truth)))
+
+
+def _by_part(merged: np.ndarray, parts: list[_Part]) -> np.ndarray:
+    return np.array([part.correlation(merged) for part in parts])

@@ -57,7 +57,9 @@ def read_given(
         if accuracy is not None:
             raise InputError("a benchmark has its own accuracies: leave accuracy out, and name the task.")
         task = _only(task, scores.tasks, scores.name)
-        origin = {"benchmark": scores.name, "file": Path(scores.source).name, "task": task}
+        # a folder's name says something about whose machine it was, not about the table
+        source_of = Path(scores.source).name if Path(scores.source).exists() else scores.source
+        origin = {"benchmark": scores.name, "task": task, "file": source_of}
         return Given(scores.proxies(task), scores.accuracy(task), origin)
     notes: list[str] = []
     source: dict[str, Any] = {}

@@ -27,15 +27,14 @@ def condition_number(kernel: Tensor) -> float:
     return float(values[-1] / values[0]) if float(values[0]) > floor else float("inf")
 
 
-def linear_regions(same: Tensor) -> int:
-    """Number of regions in which the samples lie.
+def linear_regions(codes: Tensor) -> int:
+    """Number of regions in which the samples lie: of distinct rows.
 
     Args:
-        same: for every two samples, whether all their codes are the same; boolean, shape (samples, samples).
+        codes: of all activations, shape (samples, bytes).
 
     Example:
-        >>> linear_regions(torch.tensor([[True, True, False], [True, True, False], [False, False, True]]))
+        >>> linear_regions(torch.tensor([[3, 0], [3, 0], [3, 1]], dtype=torch.uint8))
         2
     """
-    earlier = torch.ones_like(same).tril(-1)
-    return int((~(same & earlier).any(1)).sum())
+    return len({row.tobytes() for row in codes.contiguous().numpy()})

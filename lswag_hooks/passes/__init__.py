@@ -5,6 +5,7 @@ from lswag_hooks.passes.features import Features, FeaturesSeen
 from lswag_hooks.passes.flow import Flow, FlowLayer, FlowSeen
 from lswag_hooks.passes.hessian import Hessian
 from lswag_hooks.passes.jacobian import Jacobian, JacobianSeen
+from lswag_hooks.passes.minibatches import MiniBatches
 from lswag_hooks.passes.ntk import TangentKernel
 from lswag_hooks.passes.outputs import LayerOutputs
 from lswag_hooks.passes.perturbation import Perturbation, PerturbationSeen
@@ -21,6 +22,7 @@ __all__ = [
     "Jacobian",
     "JacobianSeen",
     "LayerOutputs",
+    "MiniBatches",
     "Pass",
     "Passed",
     "Perturbation",

@@ -71,7 +71,7 @@ def real_inputs(inputs: Any, change: Callable[[Tensor], Tensor]) -> Any:
 
 def differentiable_attention() -> contextlib.AbstractContextManager[Any]:
     """Attention by the plain formula: the fused one has no second derivative on a CPU."""
-    return sdpa_kernel(SDPBackend.MATH)  # type: ignore[no-any-return]
+    return sdpa_kernel(SDPBackend.MATH)
 
 
 @contextlib.contextmanager

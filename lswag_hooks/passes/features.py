@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lswag_hooks.batch import Batch
+from lswag_hooks.hooks.activations import ActivationCall, ActivationCapture
+from lswag_hooks.hooks.calls import CallStack
 from lswag_hooks.hooks.session import ProbeSession
 from lswag_hooks.objective import Objective, forward
 from lswag_hooks.passes.base import Pass, Undefined
@@ -42,7 +44,8 @@ class Features(Pass):
 
     Args:
         names: modules whose outputs are the features (with ``:input``, whose first inputs); None: outputs of blocks of
-            a convolutional network, inputs of the LayerNorms of a transformer but the first (the residual stream).
+            a convolutional network (of activations where it has no blocks), inputs of the LayerNorms of a transformer
+            but the first (the residual stream).
         init: draw the weights anew; None: as they are.
         seed: of the draws.
     """
@@ -53,16 +56,15 @@ class Features(Pass):
     seed: int = 0
 
     def run(self, session: ProbeSession, batch: Batch, objective: Objective) -> FeaturesSeen:
+        """Spectra and gains, in call order."""
         model, samples = session.model, len(batch)
         source = generator((session.seed or 0) + self.seed)
         if self.init:
             redraw(model, self.init, source)
         modules = list(model.modules())
         linears = sum(isinstance(module, nn.Linear) for module in modules)
-        tokens = linears > 2 * sum(isinstance(module, CONVOLUTIONS) for module in modules)
+        tokens = not self.names and linears > 2 * sum(isinstance(module, CONVOLUTIONS) for module in modules)
         names = self.names or (() if tokens else tuple(stages(model)))
-        if not tokens and not names:
-            raise Undefined("no blocks were found: name the modules whose outputs are features, features=(...)")
         found: list[Tensor] = []
 
         def see(path: str, module: nn.Module, given: Any, output: Any) -> None:
@@ -75,12 +77,22 @@ class Features(Pass):
             if isinstance(value, Tensor) and value.dim() >= 3 and len(value) == samples:
                 found.append(value)
 
-        with watched(model, see):
+        activations: list[Tensor] = []
+
+        def consume(call: ActivationCall, output: Tensor) -> None:
+            if output.dim() == 4 and len(output) == samples:
+                activations.append(output)
+
+        with watched(model, see), CallStack(model) as stack, ActivationCapture(stack, consume):
             forward(model, batch.inputs)
-        if not names:
+        if tokens and not names:
             found = found[1:]  # what enters the first norm is the embedding
+        if len(found) < 2 and not self.names and not tokens:
+            found = activations
         if len(found) < 2:
             raise Undefined("fewer than two features: name the modules whose outputs they are, features=(...)")
+        if self.names:
+            tokens = found[0].dim() == 3
         gains = [
             _gain(before, after, source, tokens)
             for before, after in itertools.pairwise(found)
@@ -139,16 +151,17 @@ def _exact(tensor: Tensor) -> Tensor:
 def _spectrum(feature: Tensor, tokens: bool) -> Tensor:
     rows = _exact(_rows(feature, tokens))
     rows = rows - rows.mean(0)
-    return torch.linalg.eigvalsh((rows.T @ rows).cpu() / len(rows))
+    spectrum: Tensor = torch.linalg.eigvalsh((rows.T @ rows).cpu() / len(rows))
+    return spectrum
 
 
 def _gain(before: Tensor, after: Tensor, source: torch.Generator, tokens: bool) -> float | None:
     """Largest singular value of the mean product of random signs behind a block and their gradients before it."""
     signs = signs_like(after, source)
-    (back,) = torch.autograd.grad(after, before, signs, retain_graph=True, allow_unused=True)
+    back: Tensor | None = torch.autograd.grad(after, before, signs, retain_graph=True, allow_unused=True)[0]
     if back is None:
         return None
-    if back.dim() == 4 and not tokens and back.shape[2:] != after.shape[2:]:
+    if back.dim() == 4 == after.dim() and not tokens and back.shape[2:] != after.shape[2:]:
         strides = [b // a for b, a in zip(back.shape[2:], after.shape[2:], strict=True)]
         if strides[0] != strides[1] or strides[0] < 1:
             return None

@@ -60,6 +60,7 @@ class Flow(Pass):
     norms: Literal["removed", "kept"] = "removed"
 
     def run(self, session: ProbeSession, batch: Batch, objective: Objective) -> FlowSeen:
+        """Layers with what flows through them."""
         model = session.model
         session.set_mode("eval" if self.norms == "removed" else "score")
         ones = real_inputs(batch[:1].inputs, torch.ones_like)

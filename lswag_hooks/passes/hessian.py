@@ -16,14 +16,22 @@ from lswag_hooks.passes.common import differentiable_attention, gradients, layer
 
 @dataclass(frozen=True)
 class Hessian(Pass):
-    r"""One forward pass, one backward pass, and one through that: :math:`H g` of the layers' weights."""
+    r"""One forward pass, one backward pass, and one through that: :math:`H g` of the layers' weights.
+
+    Args:
+        samples: how many of the batch, its first ones; None: all.
+    """
 
     need: ClassVar[str] = "hessian"
+    samples: int | None = None
 
     def run(self, session: ProbeSession, batch: Batch, objective: Objective) -> list[tuple[Tensor, Tensor]]:
+        """Each layer's weight and its part of the product."""
         _, weights = layer_weights(session.model)
+        batch = batch[: self.samples]
         with differentiable_attention():
             loss = check_loss(objective(session.model, batch))
+            loss = loss / len(batch) if objective.reduction == "sum" else loss
             found = gradients(loss, weights, graph=True)
             # the published code takes the two gradients from two passes, which are the same but for dropout
             product = sum((one * one.detach()).sum() for one in found)

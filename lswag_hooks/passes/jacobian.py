@@ -38,6 +38,7 @@ class Jacobian(Pass):
     need: ClassVar[str] = "jacobian"
 
     def run(self, session: ProbeSession, batch: Batch, objective: Objective) -> JacobianSeen:
+        """Rows and what they are grouped by."""
         leaves = real_inputs(batch.inputs, lambda tensor: tensor.detach().clone().requires_grad_())
         wanted = [tensor for _, tensor in parts.tensors(leaves, "inputs") if tensor.is_floating_point()]
         outputs = predict(session.model, parts.mapped(leaves, torch.clone))  # copies: a model may work in place

@@ -1,4 +1,4 @@
-"""Which samples lie in the same linear region of the network: for TE-NAS."""
+"""Codes of many samples, which tell the linear regions that they lie in: for TE-NAS."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lswag_hooks.hooks.session import ProbeSession
 from lswag_hooks.objective import Objective, forward
 from lswag_hooks.passes.base import Pass, Undefined
 from lswag_hooks.passes.draws import Init, generator, redraw
-from lswag_hooks.stats import agreement
+from lswag_hooks.stats import pack
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Regions(Pass):
     seed: int = 0
 
     def run(self, session: ProbeSession, batch: Batch, objective: Objective) -> Tensor:
-        """For every two samples whether all their codes are the same; boolean, shape (samples, samples)."""
+        """Codes of every sample, eight to a byte; uint8, shape (samples, bytes)."""
         model, inputs, samples = session.model, batch.inputs, len(batch)
         source = generator((session.seed or 0) + self.seed)
         if self.init:
@@ -47,18 +47,14 @@ class Regions(Pass):
             samples = self.samples
             grey = torch.randn(samples, 1, self.size, self.size, generator=source).to(inputs)
             inputs = grey.expand(-1, inputs.shape[1], -1, -1)  # one channel, as published, shown to all
-        kernel = torch.zeros(samples, samples, dtype=torch.float64)
-        units = 0
+        codes: list[Tensor] = []
 
         def consume(call: ActivationCall, output: Tensor) -> None:
-            nonlocal units
             if output.dim() > 1 and len(output) == samples:
-                codes = output.detach().reshape(samples, -1)
-                units += codes.shape[1]
-                kernel.add_(agreement(codes))
+                codes.append(pack(output.detach().reshape(samples, -1).T))
 
         with torch.no_grad(), CallStack(model) as stack, ActivationCapture(stack, consume):
             forward(model, inputs)
-        if not units:
+        if not codes:
             raise Undefined("no activation that is known: register yours with lswag_hooks.register_activation")
-        return kernel == units
+        return torch.cat(codes).T.cpu()

@@ -28,6 +28,7 @@ NEEDS = {
     "features": "features and gradients between blocks (a pass)",
     "outputs": "agreement of codes of weight layers (a forward pass)",
     "regions": "linear regions of small images (a forward pass)",
+    "draws": "gradients of several mini-batches (a pass)",
     "singles": "gradient of each sample alone (a pass a sample)",
     "ntk": "neural tangent kernel (a forward pass, and a backward pass a sample)",
     "graph": "responses of each layer to each of its inputs' channels (a pass a layer)",
@@ -103,11 +104,6 @@ class Proxy:
         return 0
 
     @property
-    def accumulated(self) -> bool:
-        """Whether a draw is the sum of the mini-batches up to it, and not one of them."""
-        return False
-
-    @property
     def passes(self) -> tuple[Pass, ...]:
         """Passes of its own beside the main one; equal ones are shared."""
         return ()
@@ -122,7 +118,7 @@ class Proxy:
 
     def finish(self, total: Any, layer: LayerWhole) -> float:
         """The layer's term, from the sum over its weights."""
-        return total
+        return float(total)
 
     def total(self, seen: Observation) -> float | Missing:
         """The score of the network: the sum over its layers."""

@@ -11,6 +11,7 @@ from scipy.stats import rankdata
 
 from lswag_hooks.correlation import Estimate
 from lswag_hooks.errors import InputError
+from lswag_hooks.intervals import GradientCurves
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -49,6 +50,26 @@ def correlation_by_percentile(estimates: Mapping[int, Estimate], whole: Estimate
         axes[0].axhline(whole.value, linestyle="--", color="grey", label="all layers")
     axes[0].set(xlabel="tenth of the layers, 0 is next to the input", ylabel="Spearman with accuracy", xticks=range(10))
     axes[0].legend()
+    return figure
+
+
+def gradient_curves(groups: Mapping[str, GradientCurves]) -> Figure:
+    """Mean deviation of the gradients along the depth and its spread over networks, as in Fig. 9 and 10 of the paper.
+
+    Args:
+        groups: curves by a name, such as those of networks of like depth; one panel each, the interval shaded.
+    """
+    columns = min(3, len(groups))
+    figure, panels = _figure(-(-len(groups) // columns), columns)
+    for axes, (name, curves) in zip(panels, groups.items(), strict=False):
+        mean, std = curves.mean, curves.std
+        axes.plot(range(len(mean)), mean, "o-")
+        axes.fill_between(range(len(mean)), np.maximum(mean - std, 0), mean + std, alpha=0.2)
+        if curves.interval is not None:
+            axes.axvspan(curves.interval[0] - 0.5, curves.interval[1] + 0.5, color="gold", alpha=0.3)
+        axes.set(title=name, xlabel="tenth of the layers", ylabel="deviation of gradients", xticks=range(len(mean)))
+    for axes in panels[len(groups) :]:
+        axes.set_axis_off()
     return figure
 
 

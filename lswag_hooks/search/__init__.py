@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from lswag_hooks.batch import Batch
-from lswag_hooks.correlate import Measured
+from lswag_hooks.correlating import Measured, Work
 from lswag_hooks.ensembles import Libra
 from lswag_hooks.errors import InputError, near_matches
 from lswag_hooks.functional.lswag import Interval, check_interval
@@ -17,12 +17,12 @@ from lswag_hooks.images import Size
 from lswag_hooks.proxies import LSWAG, Proxy, resolve_proxies
 from lswag_hooks.ranking import images_of, progress_bar
 from lswag_hooks.rng import check_seed
-from lswag_hooks.search.evaluation import Evaluator, Interrupted, Rate, SpaceWork
+from lswag_hooks.search.evaluation import Evaluator, Rate
 from lswag_hooks.search.evolution import Evolution
-from lswag_hooks.search.loop import Algorithm, Seen, run_generations
+from lswag_hooks.search.loop import Algorithm, run_generations
 from lswag_hooks.search.problem import Limits, Objective, Problem, check_budget, objective
-from lswag_hooks.search.pruning import Pruning, SupernetWork, prune
-from lswag_hooks.search.random import Proposal, RandomSearch
+from lswag_hooks.search.pruning import Pruning, run_pruning
+from lswag_hooks.search.random import RandomSearch
 from lswag_hooks.search.result import SearchResult
 from lswag_hooks.search.trials import OptunaSearch
 from lswag_hooks.spaces import Space, get_space
@@ -113,7 +113,7 @@ def search(
         >>> batch = Batch.builtin("digits", size=(3, 8, 8), samples=8)
         >>> few = Evolution(population=4, mutations=2, crossovers=1)
         >>> found = search("nasbench201", batch, "swap", algorithm=few, evaluations=8, max_params=500_000)
-        >>> found.evaluations, found.to_pandas()["params"].max() <= 500_000
+        >>> found.evaluations, all(params <= 500_000 for params in found.to_pandas()["params"])
         (8, True)
     """
     chosen = _algorithm(algorithm)
@@ -121,7 +121,8 @@ def search(
     goal = _objective(proxies, objectives, merge, interval)
     limits = Limits(min_params, max_params, min_flops, max_flops)
     check_seed(seed)
-    check_budget(evaluations=EVALUATIONS if evaluations is None else evaluations)
+    budget = EVALUATIONS if evaluations is None else evaluations
+    check_budget(evaluations=budget)
     _check_scoring(mode, init)
     task = named.check_task(task)
     problem = Problem(named, limits, task, num_classes, image_size)
@@ -129,13 +130,13 @@ def search(
         _check_pruning(problem, goal, evaluations)
     prepared = named.batch(batch, task, seed)
     size = _size(prepared) if image_size is None else image_size
-    work = SpaceWork(named.name, task, prepared, goal.proxies, seed, num_classes, size, mode, init, instance=named)
+    work = Work(named, task, prepared, goal.proxies, seed, num_classes, size, mode, init)
     problem.check(seed)
     settings = {
         "space": named.name,
         "algorithm": chosen.name,
         "options": _options(chosen),
-        "evaluations": evaluations,
+        "evaluations": None if isinstance(chosen, Pruning) else budget,
         "limits": {name: value for name, value in vars(limits).items() if value is not None},
         **goal.settings(),
         "seed": seed,
@@ -148,13 +149,12 @@ def search(
     }
     place: dict[str, Any] = {"store": store, "engine": engine, "workers": workers, "address": address}
     if isinstance(chosen, Pruning):
-        return _prune(chosen, problem, goal, work, settings, place, resume, progress)
-    budget = EVALUATIONS if evaluations is None else evaluations
+        return SearchResult(*run_pruning(chosen, problem, goal, work, place, resume, progress), settings=settings)
     with Evaluator(work, resume=resume, **place) as evaluator, progress_bar(budget, progress) as advance:
         best = _Best(goal)
         rate = Rate(advance, best)
         seen = run_generations(problem, goal, chosen, lambda names: best.of(evaluator(names, rate)), budget, seed)
-    result = SearchResult(seen, settings, evaluator.computed, evaluator.reused, evaluator.seconds)
+    result = SearchResult(seen, evaluator.computed, evaluator.reused, evaluator.seconds, settings=settings)
     result.history = _history(result)
     return result
 
@@ -174,69 +174,6 @@ class _Best:
         (first, *_) = self._goal.proxies
         value = self._value if self._goal.directions()[first.key] else -self._value
         return "" if self._goal.merged or abs(value) == float("inf") else f"best {first.key} {value:.4g}"
-
-
-def _prune(
-    pruning: Pruning,
-    problem: Problem,
-    goal: Objective,
-    work: SpaceWork,
-    settings: dict[str, Any],
-    place: dict[str, Any],
-    resume: bool,
-    progress: bool,
-) -> SearchResult:
-    import contextlib
-    import time
-
-    start = time.perf_counter()
-    classes = problem.space.tasks[str(work.task)] if work.num_classes is None else work.num_classes
-    shape = images_of(work.batch)
-    channels = shape[0] if isinstance(shape, tuple) else 3
-    seen, history = Seen(problem, goal), []
-    with contextlib.ExitStack() as stack, progress_bar(_supernets(pruning), progress) as advance:
-        evaluators = [
-            stack.enter_context(
-                Evaluator(
-                    SupernetWork(
-                        "darts_supernet",
-                        work.task,
-                        work.batch,
-                        work.proxies,
-                        work.seed + repeat,
-                        classes,
-                        work.image_size,
-                        work.mode,
-                        work.init,
-                        pruning.supernet,
-                        channels,
-                    ),
-                    resume=resume and repeat == 0,
-                    **place,
-                )
-            )
-            for repeat in range(pruning.repeats)
-        ]
-        rate = Rate(advance)
-        last = stack.enter_context(Evaluator(work, **place))
-        try:
-            architecture, history = prune(pruning, goal, lambda names: [one(names, rate) for one in evaluators])
-            seen.add([Proposal(architecture, "pruning")], last([architecture]), 0)
-        except Interrupted:
-            seen.interrupted = True
-        every = [*evaluators, last]
-    seen.seconds = time.perf_counter() - start
-    totals = [sum(getattr(one, name) for one in every) for name in ("computed", "reused", "seconds")]
-    return SearchResult(seen, settings, *totals, history=history)  # type: ignore[arg-type]
-
-
-def _supernets(pruning: Pruning) -> int:
-    """How many supernets are scored at most: each round of operations, each group of edges."""
-    total, live = 0, 7
-    while live > 1:
-        total += 28 * live + 1
-        live = max(1, live - pruning.operations)
-    return pruning.repeats * (total + 2 * (4 + 5 + 6))
 
 
 def _history(result: SearchResult) -> list[dict[str, Any]]:
@@ -306,7 +243,7 @@ def _check_pruning(problem: Problem, goal: Objective, evaluations: int | None) -
 
 def _size(batch: Batch) -> Size:
     shape = images_of(batch)
-    return shape if shape is not None else tuple(batch.inputs.shape[-3:])  # type: ignore[union-attr]
+    return shape if shape is not None else tuple(batch.inputs.shape[-3:])
 
 
 def _options(algorithm: AnyAlgorithm) -> dict[str, Any]:

@@ -6,39 +6,18 @@ import contextlib
 import importlib
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import torch
-from torch import nn
 
-from lswag_hooks.correlate import Measured, Work, known_scores, measure, records
+from lswag_hooks.correlating import Measured, Work, known_scores, measure, records
 from lswag_hooks.engines import Failure
 from lswag_hooks.errors import InputError, near_matches
-from lswag_hooks.spaces import Space
 from lswag_hooks.store import Store
 
 ENGINES = {"local": "lswag_hooks.engines.local", "ray": "lswag_hooks.engines.ray"}
-
-
-@dataclass(frozen=True)
-class SpaceWork(Work):
-    """What it takes to score architectures of a space given as an object, which need not be one of this package's."""
-
-    instance: Space | None = None
-
-    def network(self, architecture: str) -> tuple[nn.Module, Any]:
-        """The network of an architecture, and its loss."""
-        space = self.instance
-        if space is None:
-            return super().network(architecture)
-        reason = space.validate(architecture)
-        if reason is not None:
-            raise InputError(reason)
-        model = space.build(architecture, self.num_classes, task=self.task, image_size=self.image_size, seed=self.seed)
-        return model, space.objective(self.task)
 
 
 class Evaluator:
@@ -85,8 +64,8 @@ class Evaluator:
         if resume and self._store is not None and not any(map(self._ours, self._store)):
             self._store.close()
             raise InputError(
-                f"{store} holds no score of {work.space} with this batch ({work.batch.name}, {len(work.batch)} samples) "
-                "and these proxies: give the arguments of the search to resume, or leave resume out to begin another."
+                f"{store} holds no score of {self._space} with this batch ({work.batch.name}, {len(work.batch)} "
+                "samples): give the arguments of the search to resume, or leave resume out to begin another."
             )
 
     def __call__(self, architectures: Sequence[str], done: Callable[[Measured], None] | None = None) -> list[Measured]:
@@ -142,10 +121,14 @@ class Evaluator:
         return found
 
     def _ours(self, record: Any) -> bool:
-        return bool(record.key.space == (self.work.space or "") and record.key.batch == self.work.batch.fingerprint)
+        return bool(record.key.space == self._space and record.key.batch == self.work.batch.fingerprint)
+
+    @property
+    def _space(self) -> str:
+        return "" if self.work.space is None else self.work.space.name
 
 
-class Interrupted(Exception):  # noqa: N818 - not an error
+class Interrupted(Exception):
     """Ctrl-C, and what was finished before it."""
 
     def __init__(self, measured: dict[str, Measured]) -> None:

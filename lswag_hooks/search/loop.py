@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
 
-from lswag_hooks.correlate import Measured
+from lswag_hooks.correlating import Measured
+from lswag_hooks.errors import InputError
 from lswag_hooks.search.evaluation import Interrupted
 from lswag_hooks.search.problem import Objective, Problem
 from lswag_hooks.search.random import Proposal
@@ -92,6 +94,9 @@ def run_generations(
         evaluate: scores architectures, in their order.
         evaluations: how many candidates.
         seed: of the proposals.
+
+    Raises:
+        InputError: nothing of the first generation could be scored; the rest could not be, either.
     """
     seen = Seen(problem, objective)
     start, generation = time.perf_counter(), 0
@@ -112,6 +117,10 @@ def run_generations(
             seen.interrupted = True
             break
         seen.add(proposals, measured, generation)
+        if generation == 0 and not np.isfinite(objective.fitness(measured)).any():
+            reasons = Counter(reason for one in measured for reason in one.reasons.values())
+            said = "; ".join(reason for reason, _ in reasons.most_common(3)) or "not every proxy has a value"
+            raise InputError(f"none of the first {len(seen)} architectures could be scored: {said}")
         generation += 1
     seen.seconds = time.perf_counter() - start
     return seen

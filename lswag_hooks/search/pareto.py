@@ -22,7 +22,7 @@ def pareto_front(values: np.ndarray) -> np.ndarray:
         [0, 1, 2, 4]
     """
     rows = np.flatnonzero(np.isfinite(values).all(axis=1))
-    # sorted so that whatever dominates a row stands before it; what is dominated dominates nothing that its better does not
+    # sorted so that whatever dominates a row stands before it, and one of those that do is in the front
     order = rows[np.lexsort(-values[rows].T[::-1])]
     front: list[int] = []
     kept = np.empty((len(rows), values.shape[1]))

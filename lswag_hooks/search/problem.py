@@ -16,10 +16,10 @@ from lswag_hooks.proxies import Proxy, resolve_proxies
 from lswag_hooks.spaces import Cost, Space
 
 if TYPE_CHECKING:
-    from lswag_hooks.correlate import Measured
+    from lswag_hooks.correlating import Measured
 
 TRIES = 200  # draws before the nearest of them is led towards the limits
-STEPS = 2000  # mutations on that way
+PATIENCE = 300  # mutations on that way without coming nearer
 COSTS = ("params", "flops", "macs")
 OBJECTIVES = ("score", *COSTS)
 
@@ -135,13 +135,15 @@ class Problem:
                 nearest, distance = architecture, excess
         if nearest is None:  # all that was drawn keeps the limits, and is known
             return None
-        for _ in range(STEPS):
+        idle = 0
+        while idle < PATIENCE:
+            idle += 1
             architecture = self.space.mutate(nearest, rng)
             excess = self.excess(architecture)
             if excess == 0 and architecture not in known:
                 return architecture
             if 0 < excess < distance:
-                nearest, distance = architecture, excess
+                nearest, distance, idle = architecture, excess, 0
         return None
 
     def fitting(self, attempt: Callable[[], str | None], number: int, tries: int, known: Collection[str]) -> list[str]:
@@ -177,7 +179,8 @@ class Problem:
             f"{getattr(cost, what):,} {'parameters' if what == 'params' else what}" for what in COSTS if what in bounds
         )
         raise InputError(
-            f"no architecture of {self.space.name} was found with {self.limits.told()}: the nearest has {told}, {nearest!r}."
+            f"no architecture of {self.space.name} was found with {self.limits.told()}: the nearest has {told}, "
+            f"{nearest!r}."
         )
 
 
@@ -213,7 +216,7 @@ class Objective:
         if self.libra is not None:
             return np.asarray(self.libra.score(columns), dtype=np.float64)
         if self.merged:
-            return merge_ranks(columns, self.merge, self.directions()).to_numpy(dtype=np.float64)
+            return np.asarray(merge_ranks(columns, self.merge, self.directions()), dtype=np.float64)
         (only,) = self.proxies
         values = np.array(columns[only.key], dtype=np.float64)
         return values if only.higher_is_better else -values

@@ -1,21 +1,27 @@
-"""The pruning of TE-NAS, by any proxy or several: a supernet loses what its score needs least, until a network is left.
+"""The pruning of TE-NAS, by any proxy or several: a supernet loses what it needs least, until a network is left.
 
-Chen et al., "Neural Architecture Search on ImageNet in Four GPU Hours: A Theoretically Inspired Perspective", ICLR 2021.
+Chen et al., "Neural Architecture Search on ImageNet in Four GPU Hours", ICLR 2021.
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, ClassVar
 
 import numpy as np
 from torch import nn
 
-from lswag_hooks.correlate import Measured, Work
+from lswag_hooks.correlating import Measured, Work
 from lswag_hooks.errors import InputError
-from lswag_hooks.search.problem import Objective, check_budget
+from lswag_hooks.ranking import images_of, progress_bar
+from lswag_hooks.search.evaluation import Evaluator, Interrupted, Rate
+from lswag_hooks.search.loop import Seen
+from lswag_hooks.search.problem import Objective, Problem, check_budget
+from lswag_hooks.search.random import Proposal
 from lswag_hooks.spaces.darts_genotypes import CELLS
 from lswag_hooks.spaces.darts_supernet import (
     EDGES,
@@ -95,7 +101,8 @@ def prune(pruning: Pruning, objective: Objective, evaluate: Evaluate) -> tuple[s
     Raises:
         InputError: the supernet cannot be scored.
     """
-    live, history = FULL, []
+    live = FULL
+    history: list[dict[str, Any]] = []
 
     def losses(reference: Live, removals: Sequence[Removal]) -> np.ndarray:
         asked = [written(reference), *(written(without(live, *removal)) for removal in removals)]
@@ -123,13 +130,62 @@ def prune(pruning: Pruning, objective: Objective, evaluate: Evaluate) -> tuple[s
                 continue
             sums = losses(reference, group)
             order = sorted(range(len(group)), key=lambda row: sums[row])
-            pruned = [group[row] for row in order[: len(group) - KEPT]]
-            for removal in pruned:
+            gone = [group[row] for row in order[: len(group) - KEPT]]
+            for removal in gone:
                 live = without(live, *removal)
             history.append(
-                {"phase": "edges", "supernets": len(group) + 1, "pruned": [_told(removal) for removal in pruned]}
+                {"phase": "edges", "supernets": len(group) + 1, "pruned": [_told(removal) for removal in gone]}
             )
     return genotype(live), history
+
+
+def run_pruning(
+    pruning: Pruning,
+    problem: Problem,
+    objective: Objective,
+    work: Work,
+    place: dict[str, Any],
+    resume: bool = False,
+    progress: bool = True,
+) -> tuple[Seen, int, int, float, list[dict[str, Any]]]:
+    """Prune, and score the architecture that is left.
+
+    Args:
+        pruning: settings.
+        problem: whose space is DARTS.
+        objective: whose proxies decide.
+        work: what it takes to score an architecture.
+        place: store, engine and workers of an :class:`~lswag_hooks.search.evaluation.Evaluator`.
+        resume: as there.
+        progress: show a progress bar.
+
+    Returns:
+        The architecture as the only candidate, how many scores were computed and reused, the seconds that took, and
+        what was pruned step by step.
+    """
+    start = time.perf_counter()
+    classes = problem.space.tasks[str(work.task)] if work.num_classes is None else work.num_classes
+    shape = images_of(work.batch)
+    channels = shape[0] if isinstance(shape, tuple) else 3
+    own = {one.name: getattr(work, one.name) for one in fields(Work)} | {"num_classes": classes}
+    seen = Seen(problem, objective)
+    history: list[dict[str, Any]] = []
+    with contextlib.ExitStack() as stack, progress_bar(_supernets(pruning), progress) as advance:
+        rate = Rate(advance)
+        evaluators = []
+        for repeat in range(pruning.repeats):
+            drawn = SupernetWork(**own | {"seed": work.seed + repeat}, supernet=pruning.supernet, in_channels=channels)
+            evaluators.append(stack.enter_context(Evaluator(drawn, resume=resume and repeat == 0, **place)))
+        last = stack.enter_context(Evaluator(work, **place))
+        try:
+            architecture, history = prune(pruning, objective, lambda names: [one(names, rate) for one in evaluators])
+            seen.add([Proposal(architecture, "pruning")], last([architecture]), 0)
+        except Interrupted:
+            seen.interrupted = True
+        every = [*evaluators, last]
+    seen.seconds = time.perf_counter() - start
+    counts = sum(one.computed for one in every), sum(one.reused for one in every), sum(one.seconds for one in every)
+    return (seen, *counts, history)
 
 
 def rank_sums(draws: Sequence[Sequence[Measured]], objective: Objective) -> np.ndarray:
@@ -163,9 +219,13 @@ def rank_sums(draws: Sequence[Sequence[Measured]], objective: Objective) -> np.n
     return total
 
 
-def supernets(history: Iterable[dict[str, Any]]) -> int:
-    """How many supernets were scored, in all steps, each draw of the weights apart."""
-    return sum(step["supernets"] for step in history)
+def _supernets(pruning: Pruning) -> int:
+    """How many supernets are scored: in each round of operations, and for each group of edges."""
+    total, live = 2 * (4 + 5 + 6), len(OPERATIONS)
+    while live > 1:
+        total += len(CELLS) * len(EDGES) * live + 1
+        live = max(1, live - pruning.operations)
+    return pruning.repeats * total
 
 
 def _rounded(value: float) -> float:

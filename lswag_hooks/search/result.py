@@ -28,19 +28,19 @@ class SearchResult:
 
     Attributes:
         seen: all candidates, in the order in which they were proposed.
-        settings: what it takes to do it again.
         computed: how many candidates were scored.
         reused: how many scores the store had.
         scoring_seconds: what scoring alone took, of ``seconds``.
         history: what happened step by step.
+        settings: what it takes to do it again.
     """
 
     seen: Seen
-    settings: dict[str, Any] = field(default_factory=dict)
     computed: int = 0
     reused: int = 0
     scoring_seconds: float = 0.0
     history: list[dict[str, Any]] = field(default_factory=list)
+    settings: dict[str, Any] = field(default_factory=dict)
 
     @property
     def evaluations(self) -> int:
@@ -102,7 +102,7 @@ class SearchResult:
         }
 
     def to_pandas(self) -> pd.DataFrame:
-        """One row a candidate, best score first: what it scored and costs, how it came about, whether it is of the front."""
+        """One row a candidate, best score first: scores, costs, how it came about, whether it is of the front."""
         import pandas as pd
 
         front = set(self.front)
@@ -159,7 +159,7 @@ class SearchResult:
             path: of a file to write, too.
             number: of architectures.
         """
-        import yaml
+        import yaml  # type: ignore[import-untyped]
 
         several = len(self.seen.objective.names) > 1
         names = self.front if several else self.top(number)

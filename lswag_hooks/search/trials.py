@@ -54,7 +54,8 @@ class OptunaSearch:
         if not len(seen):
             self._study, self._asked = self._begin(seen, int(rng.integers(2**31))), []
         self._tell(seen)
-        known, found = set(seen.architectures), []
+        known = set(seen.architectures)
+        found: list[Proposal] = []
         for _ in range(ASKED * self.population):
             if len(found) == self.population:
                 break
@@ -118,7 +119,7 @@ def new_study(names: Sequence[str], sampler: Any = None) -> optuna.Study:
     """An empty study in memory, the score to be maximised and the others to be minimised."""
     directions = ["maximize", *("minimize" for _ in names[1:])]
     with _quietly():
-        study = _optuna().create_study(sampler=sampler, directions=directions)
+        study: optuna.Study = _optuna().create_study(sampler=sampler, directions=directions)
         study.set_metric_names(list(names))
     return study
 

@@ -5,7 +5,7 @@ It is what TE-NAS prunes: Chen et al., "Neural Architecture Search on ImageNet i
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -123,28 +123,40 @@ class SuperCell(nn.Module):
         super().__init__()
         self.preprocess_0 = preprocessing(plan.before_last, plan.channels, plan.after_reduction)
         self.preprocess_1 = preprocessing(plan.last, plan.channels, False)
-        self.edges = nn.ModuleList()
-        for (source, _), alive in zip(EDGES, live, strict=True):
+        self.edges, self.ends = nn.ModuleList(), []
+        for (source, node), alive in zip(EDGES, live, strict=True):
             # the dead are built, too, so that the living get the same weights with them and without
             every = [operation(name, plan.channels, edge_stride(source, plan.reduction)) for name in OPERATIONS]
-            self.edges.append(nn.ModuleList(every[index] for index in alive))
-        for node in NODES:
-            if not any(alive for (_, end), alive in zip(EDGES, live, strict=True) if end == node):
-                raise InputError(f"node {node} of the supernet has no live operation left: keep one.")
+            if alive:
+                self.edges.append(Mixture(every[index] for index in alive))
+                self.ends.append((source, node))
+        missing = set(NODES) - {node for _, node in self.ends}
+        if missing:
+            raise InputError(f"node {min(missing)} of the supernet has no live operation left: keep one.")
 
     def forward(self, before_last: Tensor, last: Tensor) -> Tensor:
         """The four nodes, from the outputs of the two cells before."""
         nodes = [self.preprocess_0(before_last), self.preprocess_1(last)]
         for node in NODES:
-            arriving = [
-                torch.stack([run(nodes[source]) for run in operations]).mean(0)
-                if len(operations) > 1
-                else operations[0](nodes[source])
-                for (source, end), operations in zip(EDGES, self.edges, strict=True)  # type: ignore[arg-type]
-                if end == node and len(operations)  # type: ignore[arg-type]
-            ]
+            edges = zip(self.ends, self.edges, strict=True)
+            arriving = [edge(nodes[source]) for (source, end), edge in edges if end == node]
             nodes.append(torch.stack(arriving).sum(0))
         return torch.cat(nodes[2:], 1)
+
+
+class Mixture(nn.Module):
+    """The mean of some operations: what a softmax over equal architecture weights gives."""
+
+    def __init__(self, operations: Iterable[nn.Module]) -> None:
+        super().__init__()
+        self.operations = nn.ModuleList(operations)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Their mean, of one as it is."""
+        first, *others = (run(images) for run in self.operations)
+        for other in others:
+            first = first + other
+        return first / (1 + len(others)) if others else first  # type: ignore[no-any-return]
 
 
 def without(live: Live, cell: int, edge: int, dead: tuple[int, ...]) -> Live:

@@ -1,0 +1,271 @@
+"""Passes beside the main one: shared, kept apart, and defined only where they make sense."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from lswag_hooks import Batch, InputError, score
+from lswag_hooks.passes import Flow, Hessian, Jacobian, base, features
+from lswag_hooks.proxies import (
+    TCET,
+    AZExpressivity,
+    GraSP,
+    SynFlow,
+    TENASKappa,
+    TENASRegions,
+    Zen,
+    list_proxies,
+    proxy_class,
+)
+
+
+def cnn(norm=nn.BatchNorm2d, act=nn.ReLU):
+    torch.manual_seed(4)
+    block = [nn.Sequential(nn.Conv2d(a, b, 3, s, 1), norm(b), act()) for a, b, s in ((3, 6, 1), (6, 8, 2), (8, 8, 1))]
+    return nn.Sequential(*block, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4)).double()
+
+
+def make_batch(samples=8, size=8):
+    generator = torch.Generator().manual_seed(5)
+    return Batch(torch.randn(samples, 3, size, size, generator=generator).double(), torch.arange(samples) % 4)
+
+
+def counted(monkeypatch, *kinds):
+    """How often passes run."""
+    runs = []
+    for kind in kinds:
+        original = kind.run
+        monkeypatch.setattr(kind, "run", lambda self, *a, o=original: (runs.append(self), o(self, *a))[1])
+    return runs
+
+
+def test_proxies_that_need_equal_passes_share_one(monkeypatch):
+    runs = counted(monkeypatch, Jacobian, Flow, features.Features)
+    asked = ["jacov", "epe_nas", "synflow", TCET(saliency="synflow"), "az_expressivity", "az_trainability"]
+    score(cnn(), make_batch(), [*asked, SynFlow(norms="kept", label="other")])
+    assert runs.count(Jacobian()) == 1 and runs.count(Flow()) == 1 and runs.count(features.Features()) == 1
+    assert len(runs) == 4
+
+
+@pytest.mark.parametrize("act", [nn.ReLU, nn.GELU, nn.SiLU])
+def test_a_pass_sees_nothing_of_the_others(act):
+    net, batch = cnn(act=act), make_batch()
+    asked = [name for name in list_proxies() if proxy_class(name)().passes]
+    together = score(net, batch, asked, seed=3)
+    for name in reversed(asked):
+        if name in together.reasons:
+            assert name == "tf_tas"
+        else:
+            assert score(net, batch, name, seed=3)[name] == together[name], name
+
+
+class Once(torch.autograd.Function):
+    """Has a derivative, but no second one."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return 2 * x
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, gradient):
+        return 2 * gradient
+
+
+class Rough(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner = cnn()
+
+    def forward(self, x):
+        return Once.apply(self.inner(x))
+
+
+def test_a_pass_that_fails_takes_only_its_own_proxies_with_it():
+    found = score(Rough(), make_batch(), ["grasp", "snip", "jacov", "synflow", "lswag"])
+    assert list(found.reasons) == ["grasp"] and "hessian" in found.reasons["grasp"]
+    assert all(math.isfinite(found[name]) for name in ("snip", "jacov", "synflow", "lswag"))
+
+
+def test_interruption_gets_through(monkeypatch):
+    def interrupt(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Jacobian, "run", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        score(cnn(), make_batch(), ["jacov", "snip"])
+
+
+def test_unmerged_passes_are_refused_where_processes_share_a_batch():
+    net, batch = cnn(), make_batch()
+    passed = base.run_passes(net, batch, None, [Jacobian(), Flow()], sync=True)
+    assert list(passed.found) == [Flow()] and "processes" in passed.reasons[Jacobian()]
+
+
+# ---------------------------------------------------------------- against plain loops
+
+
+@pytest.mark.parametrize("layers", [3, 40, 400])
+def test_synflow_never_overflows(layers):
+    net = nn.Sequential(*[nn.Sequential(nn.Linear(2, 2), nn.ReLU()) for _ in range(layers)])
+    for layer in net:
+        nn.init.constant_(layer[0].weight, -5.0)
+        nn.init.zeros_(layer[0].bias)
+    # every layer passes on ten times its input: each layer's sum is that of the outputs
+    wanted = math.log(2 * layers) + layers * math.log(10)
+    batch = Batch(torch.randn(4, 2), torch.arange(4) % 2)
+    assert score(net, batch, "synflow")["synflow"] == pytest.approx(wanted, rel=1e-9)
+
+
+def test_synflow_of_a_deep_network_with_biases():
+    torch.manual_seed(0)
+    net = nn.Sequential(*[nn.Sequential(nn.Linear(4, 4), nn.ReLU()) for _ in range(6)])
+    batch = Batch(torch.randn(4, 4), torch.arange(4))
+    plain = score(net, batch, "synflow")["synflow"]
+    shrunk = Flow.run.__globals__["_shrunk"](net, torch.ones(1, 4))
+    total = sum(float((layer.weight * layer.gradient).sum()) for layer in shrunk.layers)
+    assert math.log(total) + shrunk.log_scale == pytest.approx(plain, rel=1e-12)
+
+
+def test_nothing_flows():
+    net = nn.Sequential(nn.Linear(3, 3), nn.ReLU(), nn.Linear(3, 2))
+    nn.init.zeros_(net[2].weight)
+    batch = Batch(torch.randn(4, 3), torch.arange(4) % 2)
+    with pytest.raises(InputError, match="nothing flows"):
+        score(net, batch, "synflow")
+
+
+def test_grasp_by_the_hessian_itself():
+    torch.manual_seed(2)
+    net = nn.Sequential(nn.Linear(3, 4), nn.GELU(), nn.Linear(4, 2)).double()
+    batch = Batch(torch.randn(6, 3).double(), torch.arange(6) % 2)
+    first, second = net[0].weight.detach(), net[2].weight.detach()
+
+    def loss(flat):
+        a, b = flat[:12].view(4, 3), flat[12:].view(2, 4)
+        hidden = F.gelu(F.linear(batch.inputs[:5], a, net[0].bias.detach()))
+        return F.cross_entropy(F.linear(hidden, b, net[2].bias.detach()), batch.targets[:5])
+
+    flat = torch.cat([first.flatten(), second.flatten()])
+    gradient = torch.autograd.functional.jacobian(loss, flat)
+    hessian = torch.autograd.functional.hessian(loss, flat)
+    wanted = -float(flat @ hessian @ gradient)
+    assert score(net, batch, GraSP(samples=5))["grasp"] == pytest.approx(wanted, rel=1e-9)
+
+
+def test_kappa_by_a_loop():
+    net, batch = cnn(), make_batch()
+    rows = []
+    for index in range(4):
+        outputs = net.train()(batch.inputs[:4])
+        wanted = [p for name, p in net.named_parameters() if "weight" in name]
+        rows.append(torch.cat([g.flatten() for g in torch.autograd.grad(outputs[index].sum(), wanted)]))
+    values = torch.linalg.svdvals(torch.stack(rows)) ** 2
+    found = score(net, batch, TENASKappa(samples=4), mode="train")["te_nas_kappa"]
+    assert found == pytest.approx(float(values[0] / values[-1]), rel=1e-6)
+    assert not TENASKappa.higher_is_better
+
+
+def test_epe_nas_with_more_than_a_hundred_classes():
+    from lswag_hooks.functional import correlation, epe_nas
+
+    rows = torch.randn(6, 9, generator=torch.Generator().manual_seed(0)).double()
+    labels = torch.tensor([5, 5, 120, 120, 120, 7])
+    terms = []
+    for label in (5, 7, 120):
+        own = [i for i in range(6) if labels[i] == label]
+        logs = [math.log(abs(float(correlation(rows)[i, j])) + 1e-5) for i in own for j in own]
+        terms.append(math.fsum(logs) / len(own))
+    wanted = sum(abs(a - b) for a in terms for b in terms) / 3
+    assert epe_nas(rows, labels, classes=200) == pytest.approx(wanted, rel=1e-12)
+
+
+def test_regions_of_a_single_unit():
+    class Line(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = nn.Linear(1, 2)
+
+        def forward(self, x):
+            return self.fc((x.mean((1, 2, 3), keepdim=False)[:, None] - 0.0).relu())
+
+    found = score(Line().double(), make_batch(), TENASRegions(samples=50))
+    assert found["te_nas_regions"] == 2
+
+
+def test_features_of_less_than_full_rank_have_an_entropy():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 64, 1), nn.ReLU(), nn.Conv2d(64, 64, 1), nn.Flatten(), nn.Linear(4096, 4)).double()
+    found = score(net, make_batch(), AZExpressivity(features=("0", "2")))["az_expressivity"]
+    assert 0 < found < math.log(3) + math.log(64)
+
+
+# ---------------------------------------------------------------- where a proxy is not defined
+
+
+class Tokens(nn.Module):
+    """Patches, then linear layers and LayerNorm alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.patch, self.first, self.second = nn.Conv2d(3, 6, 4, 4), nn.Linear(6, 6), nn.Linear(6, 6)
+        self.norms = nn.ModuleList([nn.LayerNorm(6) for _ in range(3)])
+        self.head = nn.Linear(6, 4)
+
+    def forward(self, x):
+        x = self.patch(x).flatten(2).transpose(1, 2)
+        x = x + F.gelu(self.first(self.norms[0](x)))
+        x = x + F.gelu(self.second(self.norms[1](x)))
+        return self.head(self.norms[2](x).mean(1))
+
+
+@pytest.mark.parametrize(
+    ("net", "proxy", "reason"),
+    [
+        (lambda: cnn(norm=lambda width: nn.GroupNorm(1, width)), "zen", "no BatchNorm"),
+        (lambda: nn.Sequential(nn.BatchNorm2d(3), Tokens().double()), "zen", "no feature map"),
+        (lambda: Tokens().double(), "az_progressivity", "transformers"),
+        (lambda: Tokens().double(), "te_nas_regions", "regions"),
+        (cnn, "tf_tas", "attention"),
+        (cnn, AZExpressivity(features=("nothing",)), "fewer than two features"),
+    ],
+)
+def test_undefined_with_a_reason(net, proxy, reason):
+    found = score(net(), make_batch(), [proxy, "params"])
+    (key,) = found.reasons
+    assert math.isnan(found[key]) and reason in found.reasons[key]
+
+
+def test_zen_without_norms_if_asked_for():
+    found = score(cnn(norm=lambda width: nn.GroupNorm(1, width)), make_batch(), Zen(bare=True))
+    assert math.isfinite(found["zen"])
+    assert math.isfinite(score(Tokens().double(), make_batch(), Zen(bare=True))["zen"])
+
+
+def test_zen_by_the_batch_itself():
+    torch.manual_seed(1)
+    net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4, eps=0), nn.Flatten(), nn.Linear(256, 4)).double()
+    by_batch = score(net, make_batch(), Zen(scale="batch"))["zen"]
+    nn.init.constant_(net[0].bias, 3.0)
+    assert score(net, make_batch(), Zen(scale="batch"))["zen"] == by_batch, "the weights are drawn anew"
+    assert score(net, make_batch(), Zen(scale="batch", seed=1))["zen"] != by_batch
+
+
+def test_models_of_token_numbers():
+    net = nn.Sequential(nn.Embedding(5, 4), nn.Flatten(), nn.Linear(12, 3), nn.ReLU(), nn.Linear(3, 3))
+    batch = Batch(torch.arange(12).view(4, 3) % 5, torch.arange(4) % 3)
+    found = score(net, batch, ["jacov", "synflow", "zen", "te_nas_regions", "grasp", "gradsign", "snip"])
+    assert set(found.reasons) == {"jacov", "synflow", "zen", "te_nas_regions"}
+    assert "whole numbers" in found.reasons["jacov"] and "whole numbers" in found.reasons["synflow"]
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_a_part_of_the_batch(reduction):
+    net, batch = cnn(), make_batch(8)
+    loss = nn.CrossEntropyLoss(reduction=reduction)
+    whole = score(net, Batch(batch.inputs[:4], batch.targets[:4]), "grasp")["grasp"]
+    assert score(net, batch, GraSP(samples=4), loss=loss)["grasp"] == pytest.approx(whole, rel=1e-9)
+    assert Hessian(4) != Hessian(None)
