@@ -55,7 +55,7 @@ class Experiment:
     num_classes: int | None = None
 
 
-def transnas(which: str, task: str, architectures: int, side: int = 64, samples: int = 16) -> Experiment:
+def transnas(which: str, task: str, architectures: int = 100, side: int = 64, samples: int = 8) -> Experiment:
     table = f"benchmarks/transbench101_{which}.csv.gz"
     return Experiment(f"transnasbench_{which}", table, task, architectures, IMAGENET, samples, side)
 
@@ -64,13 +64,13 @@ EXPERIMENTS = {
     "nb201": Experiment("nasbench201", "benchmarks/nasbench201.csv.gz", "cifar10", 1000, CIFAR, 64),
     "nb101": Experiment("nasbench101", "benchmarks/nasbench101.csv.gz", "cifar10", 200, CIFAR, 16),
     "nb301": Experiment("darts", "benchmarks/nasbench301.csv.gz", "cifar10", 200, CIFAR, 16),
-    "micro-object": transnas("micro", "class_object", 200),
-    "micro-jigsaw": transnas("micro", "jigsaw", 200, 128, 8),
-    "micro-autoencoder": transnas("micro", "autoencoder", 100),
-    "micro-segment": transnas("micro", "segmentsemantic", 100),
-    "macro-autoencoder": transnas("macro", "autoencoder", 100),
-    "macro-jigsaw": transnas("macro", "jigsaw", 200, 128, 8),
-    "macro-normal": transnas("macro", "normal", 100),
+    "micro-object": transnas("micro", "class_object"),
+    "micro-jigsaw": transnas("micro", "jigsaw", side=128),
+    "micro-autoencoder": transnas("micro", "autoencoder"),
+    "micro-segment": transnas("micro", "segmentsemantic"),
+    "macro-autoencoder": transnas("macro", "autoencoder"),
+    "macro-jigsaw": transnas("macro", "jigsaw", side=128),
+    "macro-normal": transnas("macro", "normal"),
     "autoformer": Experiment(
         "autoformer_tiny",
         "vit/autoformer_tiny_imagenet.csv",

@@ -2,7 +2,10 @@
 
 from typing import TYPE_CHECKING, Any
 
+from lswag_hooks.agreement import Agreement
 from lswag_hooks.batch import Batch
+from lswag_hooks.benchmark import Benchmark
+from lswag_hooks.correlating import correlate
 from lswag_hooks.errors import InputError, LSWAGError, UnsupportedError
 from lswag_hooks.hooks.activations import register_activation
 from lswag_hooks.hooks.session import ProbeSession
@@ -21,7 +24,9 @@ __version__ = "0.1.0"
 
 __all__ = [
     "LSWAG",
+    "Agreement",
     "Batch",
+    "Benchmark",
     "CandidateRejected",
     "InputError",
     "LSWAGCallback",
@@ -37,6 +42,7 @@ __all__ = [
     "ZiCo",
     "__version__",
     "build",
+    "correlate",
     "get_space",
     "list_proxies",
     "list_spaces",

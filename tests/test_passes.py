@@ -8,11 +8,12 @@ import torch.nn.functional as F
 from torch import nn
 
 from lswag_hooks import Batch, InputError, score
-from lswag_hooks.passes import Flow, Hessian, Jacobian, base, features
+from lswag_hooks.passes import Flow, Hessian, Jacobian, base, features, flow
 from lswag_hooks.proxies import (
     TCET,
     AZExpressivity,
     GraSP,
+    NASGraph,
     SynFlow,
     TENASKappa,
     TENASRegions,
@@ -70,8 +71,9 @@ class Once(torch.autograd.Function):
         return 2 * x
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx, gradient):
+        if torch.is_grad_enabled():
+            raise ArithmeticError("no second derivative")
         return 2 * gradient
 
 
@@ -120,12 +122,13 @@ def test_synflow_never_overflows(layers):
     assert score(net, batch, "synflow")["synflow"] == pytest.approx(wanted, rel=1e-9)
 
 
-def test_synflow_of_a_deep_network_with_biases():
+def test_synflow_with_biases_is_the_same_when_shrunk(monkeypatch):
     torch.manual_seed(0)
+    monkeypatch.setattr(flow, "SHRINK", (1e-10, 1e-20))
     net = nn.Sequential(*[nn.Sequential(nn.Linear(4, 4), nn.ReLU()) for _ in range(6)])
     batch = Batch(torch.randn(4, 4), torch.arange(4))
     plain = score(net, batch, "synflow")["synflow"]
-    shrunk = Flow.run.__globals__["_shrunk"](net, torch.ones(1, 4))
+    shrunk = flow._shrunk(net, torch.ones(1, 4))
     total = sum(float((layer.weight * layer.gradient).sum()) for layer in shrunk.layers)
     assert math.log(total) + shrunk.log_scale == pytest.approx(plain, rel=1e-12)
 
@@ -203,6 +206,29 @@ def test_features_of_less_than_full_rank_have_an_entropy():
     assert 0 < found < math.log(3) + math.log(64)
 
 
+def test_channels_of_concatenated_convolutions():
+    class Joined(nn.Module):
+        """Two convolutions side by side, whose channels a third reads: it answers to those of the second alone."""
+
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.c = nn.Conv2d(3, 2, 1), nn.Conv2d(3, 3, 1), nn.Conv2d(5, 1, 1)
+            self.head = nn.Linear(1, 4)
+            with torch.no_grad():
+                self.c.weight.copy_(torch.tensor([0.0, 0.0, 1.0, 2.0, 0.0]).view(1, 5, 1, 1))
+                for conv in (self.a, self.b):
+                    conv.weight.fill_(1.0)
+                for conv in (self.a, self.b, self.c):
+                    conv.bias.zero_()
+
+        def forward(self, x):
+            return self.head(self.c(torch.cat([self.a(x), self.b(x)], 1)).mean((2, 3)))
+
+    found = score(Joined().double(), make_batch(), NASGraph(init=None))["nas_graph"]
+    # input to a: 6 edges, to b: 9, b to c: 2, c to the identity: 1; nodes 3 + 2 + 3 + 1 + 1
+    assert found == pytest.approx(2 * 18 / 10)
+
+
 # ---------------------------------------------------------------- where a proxy is not defined
 
 
@@ -226,10 +252,11 @@ class Tokens(nn.Module):
     ("net", "proxy", "reason"),
     [
         (lambda: cnn(norm=lambda width: nn.GroupNorm(1, width)), "zen", "no BatchNorm"),
-        (lambda: nn.Sequential(nn.BatchNorm2d(3), Tokens().double()), "zen", "no feature map"),
+        (lambda: nn.Sequential(nn.BatchNorm2d(3), Tokens()).double(), "zen", "no feature map"),
         (lambda: Tokens().double(), "az_progressivity", "transformers"),
         (lambda: Tokens().double(), "te_nas_regions", "regions"),
         (cnn, "tf_tas", "attention"),
+        (lambda: nn.Sequential(nn.Flatten(), nn.Linear(192, 4)).double(), "nas_graph", "no convolution"),
         (cnn, AZExpressivity(features=("nothing",)), "fewer than two features"),
     ],
 )
@@ -247,7 +274,7 @@ def test_zen_without_norms_if_asked_for():
 
 def test_zen_by_the_batch_itself():
     torch.manual_seed(1)
-    net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4, eps=0), nn.Flatten(), nn.Linear(256, 4)).double()
+    net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4, eps=1e-12), nn.Flatten(), nn.Linear(256, 4)).double()
     by_batch = score(net, make_batch(), Zen(scale="batch"))["zen"]
     nn.init.constant_(net[0].bias, 3.0)
     assert score(net, make_batch(), Zen(scale="batch"))["zen"] == by_batch, "the weights are drawn anew"

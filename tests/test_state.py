@@ -16,6 +16,7 @@ from lswag_hooks.proxies import (
     AZExpressivity,
     AZProgressivity,
     AZTrainability,
+    NASGraph,
     OwnPass,
     SynFlow,
     TENASKappa,
@@ -182,6 +183,7 @@ EXTRA = {
     "zico-batch": ZiCo(granularity="batch"),
     "synflow-kept": SynFlow(norms="kept"),
     "zen-bare": Zen(bare=True, init=None, repeats=2),
+    "nas_graph-kept": NASGraph(init=None, norms=False),
     "zen-batch": Zen(scale="batch"),
     "t_cet-synflow": TCET(saliency="synflow"),
     "te_nas_kappa-drawn": TENASKappa(samples=4, init="kaiming"),
@@ -193,7 +195,9 @@ CASES = [*list_proxies(), *EXTRA]
 # these need neither a backward pass nor a loss of the network, so that they may well succeed where it fails
 NO_PASS = {"params", "l2_norm", "flops", "az_complexity", "depth", "log_size"}
 # these have passes of their own that do not go as far as the loss, or not as far back
-FEATURES = {case for case in CASES if case.startswith(("zen", "te_nas_regions", "az_")) and case != "az_complexity"}
+FEATURES = {
+    case for case in CASES if case.startswith(("zen", "te_nas_regions", "az_", "nas_graph")) and case != "az_complexity"
+}
 NO_LOSS = NO_PASS | FEATURES
 NO_BACKWARD = NO_LOSS | {"swap", "reg_swap", "nwot"}
 NO_TARGETS = NO_LOSS | {"jacov"} | {case for case in CASES if case.startswith(("synflow", "tf_tas", "te_nas"))}

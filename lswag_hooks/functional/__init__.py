@@ -9,6 +9,7 @@ from lswag_hooks.functional.grasp import grasp
 from lswag_hooks.functional.gsnr import gsnr
 from lswag_hooks.functional.jacobian import correlation, epe_nas, jacov
 from lswag_hooks.functional.lswag import combine, inverse_deviations, logarithm, percentile, trainability
+from lswag_hooks.functional.nas_graph import average_degree
 from lswag_hooks.functional.nwot import nwot
 from lswag_hooks.functional.swap import regularised
 from lswag_hooks.functional.synflow import synflow
@@ -21,6 +22,7 @@ from lswag_hooks.functional.zico import zico, zico_sum
 __all__ = [
     "LayerArrays",
     "LayerWhole",
+    "average_degree",
     "combine",
     "condition_number",
     "correlation",

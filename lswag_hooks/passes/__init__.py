@@ -3,6 +3,7 @@
 from lswag_hooks.passes.base import Pass, Passed, Undefined, run_passes
 from lswag_hooks.passes.features import Features, FeaturesSeen
 from lswag_hooks.passes.flow import Flow, FlowLayer, FlowSeen
+from lswag_hooks.passes.graph import ChannelEdges, ChannelGraph
 from lswag_hooks.passes.hessian import Hessian
 from lswag_hooks.passes.jacobian import Jacobian, JacobianSeen
 from lswag_hooks.passes.minibatches import MiniBatches
@@ -13,6 +14,8 @@ from lswag_hooks.passes.regions import Regions
 from lswag_hooks.passes.singles import Singles
 
 __all__ = [
+    "ChannelEdges",
+    "ChannelGraph",
     "Features",
     "FeaturesSeen",
     "Flow",

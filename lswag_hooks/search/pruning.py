@@ -103,12 +103,13 @@ def prune(pruning: Pruning, objective: Objective, evaluate: Evaluate) -> tuple[s
     """
     live = FULL
     history: list[dict[str, Any]] = []
+    known: dict[str, tuple[Measured, ...]] = {}  # by supernet, one result a draw of the weights
 
     def losses(reference: Live, removals: Sequence[Removal]) -> np.ndarray:
         asked = [written(reference), *(written(without(live, *removal)) for removal in removals)]
-        distinct = list(dict.fromkeys(asked))
-        draws = [dict(zip(distinct, found, strict=True)) for found in evaluate(distinct)]
-        return rank_sums([[draw[name] for name in asked] for draw in draws], objective)
+        missing = [name for name in dict.fromkeys(asked) if name not in known]
+        known.update(zip(missing, zip(*evaluate(missing), strict=True), strict=True))
+        return rank_sums(list(zip(*(known[name] for name in asked), strict=True)), objective)
 
     while any(len(alive) > 1 for _, _, alive in places(live)):
         removals = [(cell, edge, (index,)) for cell, edge, alive in places(live) if len(alive) > 1 for index in alive]
@@ -120,7 +121,7 @@ def prune(pruning: Pruning, objective: Objective, evaluate: Evaluate) -> tuple[s
             for row in own[: min(pruning.operations, len(alive) - 1)]:
                 live = without(live, *removals[row])
                 pruned.append(_told(removals[row]))
-        history.append({"phase": "operations", "supernets": len(removals) + 1, "pruned": pruned})
+        history.append({"phase": "operations", "removals": len(removals), "pruned": pruned})
 
     reference = live
     for cell in range(len(CELLS)):
@@ -133,9 +134,7 @@ def prune(pruning: Pruning, objective: Objective, evaluate: Evaluate) -> tuple[s
             gone = [group[row] for row in order[: len(group) - KEPT]]
             for removal in gone:
                 live = without(live, *removal)
-            history.append(
-                {"phase": "edges", "supernets": len(group) + 1, "pruned": [_told(removal) for removal in gone]}
-            )
+            history.append({"phase": "edges", "removals": len(group), "pruned": [_told(removal) for removal in gone]})
     return genotype(live), history
 
 
@@ -220,10 +219,10 @@ def rank_sums(draws: Sequence[Sequence[Measured]], objective: Objective) -> np.n
 
 
 def _supernets(pruning: Pruning) -> int:
-    """How many supernets are scored: in each round of operations, and for each group of edges."""
-    total, live = 2 * (4 + 5 + 6), len(OPERATIONS)
+    """How many supernets are scored: the whole, in each round each operation left out, and what is left of them."""
+    total, live = 2 + 2 * (3 + 4 + 5), len(OPERATIONS)
     while live > 1:
-        total += len(CELLS) * len(EDGES) * live + 1
+        total += len(CELLS) * len(EDGES) * live + (live < len(OPERATIONS))
         live = max(1, live - pruning.operations)
     return pruning.repeats * total
 

@@ -1,17 +1,19 @@
 import importlib
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 import lswag_hooks as lh
-from lswag_hooks.correlating import Measured
+from lswag_hooks.correlating import Measured, measure
 from lswag_hooks.errors import InputError
 from lswag_hooks.search import Pruning, search
 from lswag_hooks.search.problem import objective
-from lswag_hooks.search.pruning import prune, rank_sums
+from lswag_hooks.search.pruning import SupernetWork, prune, rank_sums
 from lswag_hooks.spaces.darts import DARTS
-from lswag_hooks.spaces.darts_supernet import EDGES, OPERATIONS, Supernet, places, read
+from lswag_hooks.spaces.darts_supernet import EDGES, FULL, OPERATIONS, Supernet, places, read, without, written
+from lswag_hooks.store import canonical
 
 evaluation = importlib.import_module("lswag_hooks.search.evaluation")
 
@@ -54,9 +56,9 @@ def test_with_a_score_that_is_a_sum_the_most_worthy_stay(number):
             assert set(edges[2 * (node - 2) : 2 * (node - 1)]) == expected
     rounds = [step for step in history if step["phase"] == "operations"]
     assert len(rounds) == math.ceil(6 / number) and len(history) - len(rounds) == 6
-    # every live operation of every edge is left out once in a round, beside the whole supernet
+    # every live operation of every edge is left out once in a round, beside the whole supernet; none is scored twice
     live = [max(1, 7 - number * done) for done in range(len(rounds))]
-    assert asked == [1 + 28 * alive for alive in live] + [1 + size for size in (3, 4, 5)] * 2
+    assert asked == [1 + 28 * alive for alive in live] + [4, 4, 5, 3, 4, 5]
     assert sum(len(step["pruned"]) for step in history) == 2 * 14 * 6 + 2 * (1 + 2 + 3)
 
 
@@ -115,12 +117,13 @@ def test_a_search_prunes_over_draws_of_the_weights_and_scores_what_is_left(batch
     assert again.best == found.best and again.history == found.history
 
 
-def test_real_supernets_are_scored(batch):
-    small = Pruning(Supernet(2, 2, 1), operations=6, repeats=1)
-    found = search("darts", batch, "swap", algorithm=small, progress=False)
-    assert DARTS().validate(found.best) is None
-    assert found.computed == 1 + 28 * 7 + 2 * (4 + 5 + 6) + 1
-    assert found.to_dict()["baseline"]["evaluations"] == 0 and found.cells()[1]
+def test_a_real_supernet_is_scored_as_it_is_built(batch):
+    live = without(FULL, 1, 3, (0, 1, 2, 3))
+    proxies = tuple(lh.proxies.resolve_proxies("zico,swap"))
+    work = SupernetWork(DARTS(), "cifar10", batch, proxies, 3, 10, 8, supernet=Supernet(2))
+    model = Supernet(2).build(live, 10, seed=3)
+    assert measure(work, written(live)).scores == dict(lh.score(model, batch, "zico,swap", seed=3))
+    assert canonical(work.conditions()) != canonical(replace(work, supernet=Supernet(3)).conditions())
 
 
 @pytest.mark.parametrize(

@@ -94,7 +94,7 @@ def test_text_and_back():
     live = without(without(FULL, 0, 3, (0, 1, 2)), 1, 13, tuple(range(7)))
     assert read(written(live)) == live and read(written(FULL)) == FULL
     for text in ("", "normal 0", written(FULL).replace("reduce", "other"), written(FULL).replace("0123456", "7", 1)):
-        with pytest.raises(InputError, match="no supernet|no edge"):
+        with pytest.raises(InputError, match=r"no supernet|no edge"):
             read(text)
 
 

@@ -1,0 +1,144 @@
+import os
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from lswag_hooks.benchmark import Benchmark
+from lswag_hooks.ensembles import Libra, LibraChecked, merge_ranks
+from lswag_hooks.errors import InputError
+
+DATA = os.environ.get("LSWAG_DATA")
+
+
+def rho(x, y):
+    return stats.spearmanr(x, y).statistic
+
+
+def test_a_weaker_duplicate_that_the_paper_adds_stays_out():
+    """Two proxies of the same luck, one with more noise on top: the criterion of the docstring says no."""
+    rng = np.random.default_rng(0)
+    accuracy, luck = rng.normal(size=(2, 2000))
+    best = accuracy + luck
+    scores = pd.DataFrame({"params": best, "flops": best + 0.4 * rng.normal(size=2000)})
+    r1, r2, alike = rho(best, accuracy), rho(scores["flops"], accuracy), rho(best, scores["flops"])
+    assert r1 - 0.1 < r2 < r1 * (np.sqrt(2 * (1 + alike)) - 1)
+    paper, checked = Libra().fit(scores, accuracy), LibraChecked().fit(scores, accuracy)
+    assert paper.selected == ("params", "flops") and checked.selected == ("params",)
+    assert rho(paper.score(scores), accuracy) < r1
+    assert "no other of 1 gains more" in checked.report()
+
+
+def test_the_criterion_of_the_docstring():
+    """The sum of ranks beats the better one exactly where the formula says so, a margin of rounding apart."""
+    rng = np.random.default_rng(1)
+    agreed = judged = 0
+    for _ in range(200):
+        mixture = rng.normal(size=(3, 3)) + 1.5
+        x, z, y = mixture @ rng.normal(size=(3, 4000))
+        if rho(x, y) < rho(z, y):
+            x, z = z, x
+        r1, r2, c = rho(x, y), rho(z, y), rho(x, z)
+        if r1 < 0.1 or c < -0.9:
+            continue
+        merged = rho(merge_ranks({"x": x, "z": z}, "rank"), y)
+        predicted = (r1 + r2) / np.sqrt(2 * (1 + c)) - r1
+        if abs(predicted) > 0.01:
+            judged += 1
+            agreed += (merged > r1) == (predicted > 0)
+    assert judged > 100 and agreed / judged > 0.97
+
+
+def test_independent_proxies_join_and_the_held_out_half_is_better():
+    rng = np.random.default_rng(2)
+    accuracy = rng.normal(size=800)
+    scores = pd.DataFrame({name: accuracy + rng.normal(size=800) for name in "abc"})
+    scores["noise"] = rng.normal(size=800)
+    libra = LibraChecked(size=None).fit(scores[:400], accuracy[:400])
+    assert sorted(libra.selected) == ["a", "b", "c"] and set(libra.weights.values()) <= {1.0, 0.5, 0.25}
+    single = max(rho(scores["a"][400:], accuracy[400:]) for name in "abc")
+    assert rho(libra.score(scores[400:]), accuracy[400:]) > single + 0.05
+
+
+def test_weights_are_those_offered_and_are_merged_so():
+    rng = np.random.default_rng(3)
+    accuracy = rng.normal(size=500)
+    scores = pd.DataFrame({"good": accuracy + 0.5 * rng.normal(size=500), "bad": accuracy + 2 * rng.normal(size=500)})
+    libra = LibraChecked(size=None, steps=(0.3,)).fit(scores, accuracy)
+    assert libra.weights == {"good": 1.0, "bad": 0.3}
+    assert (libra.score(scores) == merge_ranks(scores, "log", weights={"bad": 0.3})).all()
+    assert rho(libra.score(scores), accuracy) > rho(merge_ranks(scores, "log"), accuracy)
+
+
+def test_directions_are_fitted_by_default_and_can_be_declared():
+    rng = np.random.default_rng(4)
+    accuracy = rng.normal(size=400)
+    scores = pd.DataFrame({"up": accuracy + rng.normal(size=400), "down": -accuracy + rng.normal(size=400)})
+    assert sorted(LibraChecked(size=None).fit(scores, accuracy).selected) == ["down", "up"]
+    assert LibraChecked(size=None, higher_is_better=None).fit(scores, accuracy).selected == ("up",)
+
+
+def test_noise_seldom_joins():
+    joined = 0
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        accuracy = rng.normal(size=200)
+        scores = pd.DataFrame({f"noise{i}": rng.normal(size=200) for i in range(5)})
+        scores["good"] = accuracy + 0.5 * rng.normal(size=200)
+        libra = LibraChecked(size=None).fit(scores, accuracy)
+        assert libra.selected[0] == "good"
+        loss = rho(scores["good"], accuracy) - rho(libra.score(scores), accuracy)
+        assert loss < 0.01
+        joined += len(libra.selected) > 1
+    assert joined <= 10
+
+
+def test_tolerance_margin_and_seed():
+    rng = np.random.default_rng(5)
+    accuracy = rng.normal(size=300)
+    scores = pd.DataFrame({name: accuracy + s * rng.normal(size=300) for name, s in zip("abcd", (1, 1.1, 3, 3))})
+    everyone = LibraChecked(size=None, margin=0).fit(scores, accuracy)
+    assert len(everyone.selected) > 2
+    assert {*LibraChecked(size=None, tolerance=0.1, margin=0).fit(scores, accuracy).selected} <= {"a", "b"}
+    assert LibraChecked(size=None, margin=100).fit(scores, accuracy).selected == ("a",)
+    again = LibraChecked(size=None, margin=0).fit(scores, accuracy)
+    assert again.to_dict() == everyone.to_dict()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"steps": ()}, "weights above 0"), ({"steps": (0.0,)}, "weights above"), ({"folds": 1}, "2 folds or more")],
+)
+def test_what_makes_no_sense_is_refused(options, message):
+    with pytest.raises(InputError, match=message):
+        LibraChecked(**options)
+
+
+@pytest.mark.skipif(DATA is None, reason="LSWAG_DATA is not set")
+@pytest.mark.parametrize(
+    ("file", "task"),
+    [
+        ("nasbench301", "cifar10"),
+        ("transbench101_macro", "autoencoder"),
+        ("transbench101_macro", "jigsaw"),
+        ("transbench101_micro", "jigsaw"),
+    ],
+)
+def test_on_published_tables_it_does_not_fall_below_its_members(file, task):
+    """Where the paper's rule loses: the mean over splits is at most .01 below that of its best member."""
+    benchmark = Benchmark.load(Path(DATA) / "benchmarks" / f"{file}.csv.gz")
+    accuracy = benchmark.accuracy(task)
+    scores = benchmark.proxies(task)
+    scores = scores[scores.notna().mean(axis=1) > 0.5]
+    gaps = []
+    for seed in range(3):
+        order = np.random.default_rng(100 + seed).permutation(len(scores))
+        fitted, held = (scores.iloc[part] for part in np.split(order, 2 * [len(order) // 2])[::2])
+        libra = LibraChecked().fit(fitted, accuracy)
+        held = held[list(libra.selected)].dropna()
+        truth = accuracy[held.index]
+        members = [rho(held[n], truth) * (1 if libra.seen["proxies"][n]["higher_is_better"] else -1) for n in held]
+        gaps.append(rho(libra.score(held), truth) - max(members))
+    assert np.mean(gaps) > -0.01
