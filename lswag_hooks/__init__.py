@@ -6,6 +6,7 @@ from lswag_hooks.agreement import Agreement
 from lswag_hooks.batch import Batch
 from lswag_hooks.benchmark import Benchmark
 from lswag_hooks.correlating import correlate
+from lswag_hooks.ensembles import Libra, LibraChecked, list_fitted, merge_ranks
 from lswag_hooks.errors import InputError, LSWAGError, UnsupportedError
 from lswag_hooks.hooks.activations import register_activation
 from lswag_hooks.hooks.session import ProbeSession
@@ -15,6 +16,7 @@ from lswag_hooks.proxies import LSWAG, LSWAGRobust, RegSwap, ZiCo, list_proxies,
 from lswag_hooks.ranking import Ranking, prefilter, rank
 from lswag_hooks.results import ScoreResult
 from lswag_hooks.scoring import score
+from lswag_hooks.search import Evolution, OptunaSearch, Pruning, RandomSearch, SearchResult, search
 from lswag_hooks.spaces import Space, get_space, list_spaces
 
 if TYPE_CHECKING:
@@ -28,15 +30,22 @@ __all__ = [
     "Batch",
     "Benchmark",
     "CandidateRejected",
+    "Evolution",
     "InputError",
     "LSWAGCallback",
     "LSWAGError",
     "LSWAGRobust",
     "LayerProfile",
+    "Libra",
+    "LibraChecked",
+    "OptunaSearch",
     "ProbeSession",
+    "Pruning",
+    "RandomSearch",
     "Ranking",
     "RegSwap",
     "ScoreResult",
+    "SearchResult",
     "Space",
     "UnsupportedError",
     "ZiCo",
@@ -44,13 +53,16 @@ __all__ = [
     "build",
     "correlate",
     "get_space",
+    "list_fitted",
     "list_proxies",
     "list_spaces",
+    "merge_ranks",
     "prefilter",
     "rank",
     "register_activation",
     "register_proxy",
     "score",
+    "search",
 ]
 
 

@@ -12,10 +12,12 @@ from jsonargparse import ArgumentParser, Namespace
 
 from lswag_hooks.commands.common import add_output
 from lswag_hooks.commands.correlate import add_correlate, run_correlate
+from lswag_hooks.commands.libra import add_libra, run_libra
 from lswag_hooks.commands.lists import run_proxies, run_spaces
 from lswag_hooks.commands.profile import add_profile, run_profile
 from lswag_hooks.commands.rank import add_rank, run_rank
 from lswag_hooks.commands.score import add_score, run_score
+from lswag_hooks.commands.search import add_search, run_search
 from lswag_hooks.errors import InputError, LSWAGError
 
 EPILOGUE = (
@@ -38,6 +40,8 @@ COMMANDS = {
     "rank": Command("score several models and put them in order", add_rank, run_rank, EPILOGUE),
     "correlate": Command("compare proxies with known accuracies of a benchmark", add_correlate, run_correlate),
     "profile": Command("show where along the depth of a space's networks gradients spike", add_profile, run_profile),
+    "libra": Command("choose proxies by known accuracies and merge them", add_libra, run_libra),
+    "search": Command("search a space for the best architectures", add_search, run_search),
     "proxies": Command("list the proxies", add_output, run_proxies),
     "spaces": Command("list the search spaces", add_output, run_spaces),
 }

@@ -85,7 +85,10 @@ def observe(
             session.set_mode("eval")
             seen.macs = count_macs(model, batch)
     own = [wanted for proxy in proxies for wanted in proxy.passes]
-    seen.passed = run_passes(model, batch, objective, own, settings.mode, settings.seed, settings.sync)
+    refused = "cannot be merged over processes: score without sync" if settings.sync else ""
+    if seen.memory.get("parts", 1) > 1:
+        refused = "needs the whole batch at once, which max_memory does not hold: use a smaller batch"
+    seen.passed = run_passes(model, batch, objective, own, settings.mode, settings.seed, refused)
     with torch.no_grad():
         seen.weight_norms = [
             float(torch.linalg.vector_norm(parameters.by_name[name])) for name in parameters.of_layers()

@@ -103,8 +103,13 @@ def test_interruption_gets_through(monkeypatch):
 
 def test_unmerged_passes_are_refused_where_processes_share_a_batch():
     net, batch = cnn(), make_batch()
-    passed = base.run_passes(net, batch, None, [Jacobian(), Flow()], sync=True)
+    passed = base.run_passes(net, batch, None, [Jacobian(), Flow()], refused="is not merged over processes")
     assert list(passed.found) == [Flow()] and "processes" in passed.reasons[Jacobian()]
+
+
+def test_whole_batch_that_does_not_fit():
+    found = score(cnn(), make_batch(), ["snip", "jacov", "synflow"], mode="eval", max_memory=30_000)
+    assert list(found.reasons) == ["jacov"] and "max_memory" in found.reasons["jacov"]
 
 
 # ---------------------------------------------------------------- against plain loops

@@ -11,11 +11,14 @@ import torch.nn.functional as F
 from torch import nn
 
 from lswag_hooks import LSWAG, Batch, InputError, RegSwap, ZiCo, list_proxies, score
+from lswag_hooks.proxies import resolve_proxies
 from lswag_hooks.stats import ActivationPatterns, GradientMoments, moments_of
 
 SAMPLES, CLASSES = 19, 4
 SHARES = {"halves": 10, "unequal": 3, "almost-all": 17}  # samples of the first process; none is a multiple of eight
 PROXIES = [RegSwap(mu=1.0, sigma=5.0) if name == "reg_swap" else name for name in list_proxies()]
+# passes of their own are neither merged nor split
+PROXIES = [one for one in PROXIES if not resolve_proxies(one)[0].passes]
 PROXIES += [LSWAG(biases=True, label="biases"), LSWAG(interval=(5, 9), label="interval")]
 DRAWS = {
     count: [LSWAG(granularity="batch", batches=count), ZiCo(granularity="batch", batches=count)] for count in (2, 4)

@@ -98,6 +98,19 @@ class Evidence:
         """Information gain IG(accuracy; new | given), in bits."""
         return information_gain(self._labels["accuracy"], self._labels[new], *(self._labels[name] for name in given))
 
+    def alike(self, first: str, second: str) -> float:
+        """Spearman of two proxies with each other."""
+        return spearman(self.scores[first].to_numpy(), self.scores[second].to_numpy())
+
+    def needed(self, first: str, second: str) -> float:
+        r"""The correlation with accuracy above which a second proxy helps the first one, about.
+
+        With correlations :math:`\rho_1, \rho_2` and :math:`c` to each other the sum of two standardised variables
+        correlates :math:`(\rho_1 + \rho_2) / \sqrt{2 (1 + c)}`, which is more than :math:`\rho_1` from
+        :math:`\rho_1 (\sqrt{2 (1 + c)} - 1)` on. So it does for a sum of ranks; for one of logarithms nearly.
+        """
+        return float(self.correlations[first] * (np.sqrt(2 * (1 + self.alike(first, second))) - 1))
+
     @cached_property
     def _labels(self) -> dict[str, np.ndarray]:
         columns = {name: self.scores[name].to_numpy() for name in self.scores} | {"accuracy": self.accuracy.to_numpy()}

@@ -286,6 +286,12 @@ class Libra:
         rest = [name for name in near if name != second]
         told = f", the lowest information gain of {len(near)}" if rest else ", the only one"
         steps.append(f"2. {second}: within {distance} of it{told}, {gains[second]:.3f} bits")
+        alike, needed = evidence.alike(first, second), evidence.needed(first, second)
+        verdict = "has" if evidence.correlations[second] > needed else "does not have"
+        steps.append(
+            f"   they correlate {alike:.2f}: the two gain over {first} alone only if {second} has more than about "
+            f"{needed:.3f}, which it {verdict}"
+        )
         if not rest:
             steps.append("3. none is left for a third")
             return {first: 1.0, second: 1.0}, steps

@@ -16,6 +16,7 @@ def entropy(spectrum: Tensor) -> float:
         spectrum: eigenvalues; those below zero, which rounding gives where the rank is not full, count as zero.
 
     Example:
+        >>> import torch
         >>> round(entropy(torch.tensor([1.0, 1.0, -1e-9])), 6)
         0.693147
     """

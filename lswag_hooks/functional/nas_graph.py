@@ -18,9 +18,10 @@ def average_degree(edges: Iterable[tuple[int, int, Tensor]]) -> float:
         >>> average_degree([(0, 1, torch.tensor([[True, True], [False, False]]))])  # two edges, three channels
         1.3333333333333333
     """
-    count, nodes = 0, set()
+    count = 0
+    nodes: set[tuple[int, int]] = set()
     for parent, child, joined in edges:
         count += int(joined.sum())
-        nodes.update((parent, int(index)) for index in joined.any(1).nonzero().flatten())
-        nodes.update((child, int(index)) for index in joined.any(0).nonzero().flatten())
+        nodes.update((parent, index) for index in joined.any(1).nonzero().flatten().tolist())
+        nodes.update((child, index) for index in joined.any(0).nonzero().flatten().tolist())
     return 2 * count / len(nodes) if nodes else float("nan")

@@ -60,16 +60,25 @@ def run_passes(
     passes: Iterable[Pass],
     mode: Mode = "score",
     seed: int | None = None,
-    sync: bool = False,
+    refused: str = "",
 ) -> Passed:
     """Run each pass once, in a session of its own, so that none sees what another one changed or drew.
 
     A pass that fails takes only its own proxies with it; an interruption gets through.
+
+    Args:
+        model: is put back after each pass.
+        batch: the samples.
+        objective: forward pass and loss.
+        passes: equal ones run once.
+        mode: of the sessions.
+        seed: of the sessions.
+        refused: why passes that read the whole batch cannot be run, if so.
     """
     result = Passed()
     for wanted in dict.fromkeys(passes):
-        if sync and wanted.reads_batch:
-            result.reasons[wanted] = f"the pass {wanted.need!r} cannot be merged over processes: score without sync"
+        if refused and wanted.reads_batch:
+            result.reasons[wanted] = f"the pass {wanted.need!r} {refused}"
             continue
         try:
             with ProbeSession(model, mode, seed) as session:

@@ -26,7 +26,7 @@ def normal_like(tensor: Tensor, source: torch.Generator) -> Tensor:
 
 def signs_like(tensor: Tensor, source: torch.Generator) -> Tensor:
     """Fair signs of a tensor's shape, dtype and device."""
-    return torch.randint(0, 2, tensor.shape, generator=source).mul_(2).sub_(1).to(tensor)
+    return torch.randint(0, 2, tensor.shape, generator=source, dtype=torch.int8).mul_(2).sub_(1).to(tensor)
 
 
 @torch.no_grad()

@@ -33,6 +33,7 @@ class Perturbation(Pass):
         init: draw the weights anew, ``"normal"`` as published; None: as they are.
         scale: ``"running"``: the running variance, which two passes move by a fifth; ``"batch"``: that of u.
         bare: do without feature maps and BatchNorm: the last sequence of tokens will do.
+        samples: number of noise images, at most those of the batch; None: as many.
         gamma: size of the step.
         repeats: of all draws.
         seed: of the draws.
@@ -43,6 +44,7 @@ class Perturbation(Pass):
     init: Init | None = "normal"
     scale: Literal["running", "batch"] = "running"
     bare: bool = False
+    samples: int | None = None
     gamma: float = 0.01
     repeats: int = 1
     seed: int = 0
@@ -59,7 +61,7 @@ class Perturbation(Pass):
         for _ in range(self.repeats):
             if self.init:
                 redraw(model, self.init, source)
-            first = real_inputs(batch.inputs, lambda tensor: normal_like(tensor, source))
+            first = real_inputs(batch[: self.samples].inputs, lambda tensor: normal_like(tensor, source))
             second = real_inputs(first, lambda tensor: tensor + self.gamma * normal_like(tensor, source))
             with torch.no_grad():
                 features, variances = self._features(model, first)

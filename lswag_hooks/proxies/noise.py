@@ -26,6 +26,8 @@ class Zen(OwnPass):
         bare: score networks without BatchNorm too, by the difference alone, and without a feature map before the
             pooling by the last sequence of tokens. Off by default, as Zen is not defined there.
         repeats: number of draws of weights and noise, averaged: 1 in published searches, 32 from its command line.
+        samples: number of noise images, at most those of the batch: 32 by default, as in NASLib; None: as many as the
+            batch has. The score is a mean over them.
         gamma: size of the step.
         seed: of the draws, added to that of ``score``.
     """
@@ -38,6 +40,7 @@ class Zen(OwnPass):
     scale: Literal["running", "batch"] = "running"
     bare: bool = False
     repeats: int = 1
+    samples: int | None = 32
     gamma: float = 0.01
     seed: int = 0
 
@@ -46,12 +49,15 @@ class Zen(OwnPass):
             raise InputError(
                 f"zen: init={self.init!r}, scale={self.scale!r}: use 'normal' or None, and 'running' or 'batch'."
             )
-        if self.repeats < 1 or not self.gamma > 0:
-            raise InputError(f"zen: repeats={self.repeats}, gamma={self.gamma}: give at least 1, and more than 0.")
+        if self.repeats < 1 or not self.gamma > 0 or (self.samples is not None and self.samples < 2):
+            raise InputError(
+                f"zen: repeats={self.repeats}, gamma={self.gamma}, samples={self.samples}: give at least 1, more "
+                "than 0, and at least 2."
+            )
 
     @property
     def passes(self) -> tuple[Pass, ...]:
-        return (Perturbation(self.init, self.scale, self.bare, self.gamma, self.repeats, self.seed),)
+        return (Perturbation(self.init, self.scale, self.bare, self.samples, self.gamma, self.repeats, self.seed),)
 
     def value(self, found: list[PerturbationSeen]) -> float | Missing:
         scores = [functional.zen(one.difference, one.variances) for one in found]

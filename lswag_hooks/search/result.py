@@ -159,7 +159,7 @@ class SearchResult:
             path: of a file to write, too.
             number: of architectures.
         """
-        import yaml  # type: ignore[import-untyped]
+        import yaml
 
         several = len(self.seen.objective.names) > 1
         names = self.front if several else self.top(number)

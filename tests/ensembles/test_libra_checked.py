@@ -35,7 +35,7 @@ def test_the_criterion_of_the_docstring():
     """The sum of ranks beats the better one exactly where the formula says so, a margin of rounding apart."""
     rng = np.random.default_rng(1)
     agreed = judged = 0
-    for _ in range(200):
+    for _ in range(120):
         mixture = rng.normal(size=(3, 3)) + 1.5
         x, z, y = mixture @ rng.normal(size=(3, 4000))
         if rho(x, y) < rho(z, y):
@@ -48,7 +48,7 @@ def test_the_criterion_of_the_docstring():
         if abs(predicted) > 0.01:
             judged += 1
             agreed += (merged > r1) == (predicted > 0)
-    assert judged > 100 and agreed / judged > 0.97
+    assert judged > 60 and agreed / judged > 0.97
 
 
 def test_independent_proxies_join_and_the_held_out_half_is_better():
@@ -58,14 +58,14 @@ def test_independent_proxies_join_and_the_held_out_half_is_better():
     scores["noise"] = rng.normal(size=800)
     libra = LibraChecked(size=None).fit(scores[:400], accuracy[:400])
     assert sorted(libra.selected) == ["a", "b", "c"] and set(libra.weights.values()) <= {1.0, 0.5, 0.25}
-    single = max(rho(scores["a"][400:], accuracy[400:]) for name in "abc")
+    single = max(rho(scores[name][400:], accuracy[400:]) for name in "abc")
     assert rho(libra.score(scores[400:]), accuracy[400:]) > single + 0.05
 
 
 def test_weights_are_those_offered_and_are_merged_so():
     rng = np.random.default_rng(3)
     accuracy = rng.normal(size=500)
-    scores = pd.DataFrame({"good": accuracy + 0.5 * rng.normal(size=500), "bad": accuracy + 2 * rng.normal(size=500)})
+    scores = pd.DataFrame({"good": accuracy + 0.5 * rng.normal(size=500), "bad": accuracy + rng.normal(size=500)})
     libra = LibraChecked(size=None, steps=(0.3,)).fit(scores, accuracy)
     assert libra.weights == {"good": 1.0, "bad": 0.3}
     assert (libra.score(scores) == merge_ranks(scores, "log", weights={"bad": 0.3})).all()
@@ -96,9 +96,10 @@ def test_noise_seldom_joins():
 
 
 def test_tolerance_margin_and_seed():
+    spreads = {"a": 1, "b": 1.1, "c": 3, "d": 3}
     rng = np.random.default_rng(5)
     accuracy = rng.normal(size=300)
-    scores = pd.DataFrame({name: accuracy + s * rng.normal(size=300) for name, s in zip("abcd", (1, 1.1, 3, 3))})
+    scores = pd.DataFrame({name: accuracy + s * rng.normal(size=300) for name, s in spreads.items()})
     everyone = LibraChecked(size=None, margin=0).fit(scores, accuracy)
     assert len(everyone.selected) > 2
     assert {*LibraChecked(size=None, tolerance=0.1, margin=0).fit(scores, accuracy).selected} <= {"a", "b"}

@@ -1,0 +1,98 @@
+import os
+import pathlib
+import signal
+import time
+
+import pytest
+
+import lswag_hooks as lh
+from lswag_hooks.engines import Failure, local
+from lswag_hooks.errors import InputError
+from lswag_hooks.search import Evolution, search
+
+ray = pytest.importorskip("ray")
+engine = pytest.importorskip("lswag_hooks.engines.ray")
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def stopped_afterwards():
+    yield
+    ray.shutdown()
+
+
+def power(payload, job):
+    if job == 3:
+        raise ValueError("three")
+    return payload**job
+
+
+def fall(folder, job):
+    """Die the first ``job`` times, then tell of which process it was."""
+    tries = pathlib.Path(folder) / f"{job}.tries"
+    done = int(tries.read_text()) if tries.exists() else 0
+    tries.write_text(str(done + 1))
+    if done < job:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return job
+
+
+def stay(folder, job):
+    (pathlib.Path(folder) / f"{job}.{os.getpid()}").touch()
+    time.sleep(0.3)
+    return job * job
+
+
+def test_outcomes_are_those_of_the_local_engine():
+    jobs = list(range(8))
+    assert sorted(engine.run(power, jobs, 2, workers=2), key=lambda pair: pair[0]) == list(local.run(power, jobs, 2))
+
+
+def test_a_worker_that_dies_is_replaced_and_its_job_tried_twice_more(tmp_path):
+    found = dict(engine.run(fall, [0, 1, 2, 3, 0], str(tmp_path), workers=2))
+    lost = found.pop(3)
+    assert found == {0: 0, 1: 1, 2: 2, 4: 0}
+    assert isinstance(lost, Failure) and lost.died and "died 3 times" in lost.reason
+    assert (tmp_path / "3.tries").read_text() == "3"
+
+
+def test_a_worker_killed_from_outside(tmp_path):
+    outcomes = {}
+    for index, outcome in engine.run(stay, list(range(12)), str(tmp_path), workers=2):
+        outcomes[index] = outcome
+        if len(outcomes) == 3:
+            time.sleep(0.1)  # now both are amid a job
+            running = [int(path.suffix[1:]) for path in tmp_path.iterdir()]
+            victim = next(pid for pid in running if pid != os.getpid() and pathlib.Path(f"/proc/{pid}").exists())
+            os.kill(victim, signal.SIGKILL)
+    assert outcomes == {index: index * index for index in range(12)}
+    assert len(list(tmp_path.iterdir())) == 13  # one job was begun twice
+
+
+def test_actors_are_kept_for_the_next_call_whatever_it_calls(tmp_path):
+    pids = []
+    for turn in ("one", "two", "one"):
+        (tmp_path / turn).mkdir(exist_ok=True)
+        assert dict(engine.run(stay, [1, 2], str(tmp_path / turn), workers=2)) == {0: 1, 1: 4}
+        pids.append({path.suffix for path in (tmp_path / turn).iterdir()})
+    assert pids[0] == pids[1] == pids[2]
+
+
+def test_a_search_gives_the_same_as_the_local_engine(tmp_path):
+    batch = lh.Batch.builtin("digits", size=(3, 8, 8), samples=8)
+    options = {"algorithm": Evolution(4, 2, 2, 2), "evaluations": 8, "progress": False}
+    ours = search("nasbench201", batch, "zico", engine="ray", workers=2, **options)
+    theirs = search("nasbench201", batch, "zico", **options)
+    assert ours.seen.architectures == theirs.seen.architectures
+    assert [one.scores for one in ours.seen.measured] == [one.scores for one in theirs.seen.measured]
+
+
+def test_an_unreachable_address_is_told_at_once():
+    ray.shutdown()
+    start = time.monotonic()
+    with pytest.raises(InputError, match=r"nothing answers at '127\.0\.0\.1:9'"):
+        list(engine.run(power, [1], 2, address="127.0.0.1:9"))
+    assert time.monotonic() - start < 10
+    with pytest.raises(InputError, match="workers=0"):
+        list(engine.run(power, [1], 2, workers=0))
