@@ -3,7 +3,7 @@
     python benchmarks/correlations.py DATA --out OUT                 # everything: hours; stop and go on at will
     python benchmarks/correlations.py DATA --out OUT nb201 nb301     # some
 
-DATA holds ``benchmarks/`` (tables of NAS-Bench-Suite-Zero), ``vit/`` (AutoFormer accuracies), ``timm/`` and ``images/``.
+DATA holds ``benchmarks/`` (tables of NAS-Bench-Suite-Zero), ``vit/`` (AutoFormer accuracies), ``timm/``, ``images/``.
 """
 
 from __future__ import annotations

@@ -88,6 +88,6 @@ def _parser() -> ArgumentParser:
     for name, command in COMMANDS.items():
         summary = command.summary
         one = _Parser(description=f"{summary[0].upper()}{summary[1:]}.", epilog=command.epilogue)
-        command.add(one)
         commands.add_subcommand(name, one, help=summary)
+        command.add(one)  # after it: a command may have commands of its own
     return parser

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import nn
 
 from lswag_hooks.agreement import BASELINES, TENTHS, Agreement
@@ -185,7 +186,10 @@ def correlate(
         size = shape if shape is not None else tuple(prepared.inputs.shape[-3:])
     work = Work(known_space, own_task, prepared, tuple(wanted), seed, num_classes, size, mode, init)
     names = chosen.architectures(task)
-    measured, interrupted = measure_all(work, names, store=store, workers=workers, progress=progress)
+    # in random order: what is finished when it is interrupted is then a fair sample, and not the head of a sorted file
+    shuffled = [names[i] for i in np.random.default_rng(seed).permutation(len(names))]
+    measured, interrupted = measure_all(work, shuffled, store=store, workers=workers, progress=progress)
+    measured = {name: measured[name] for name in names if name in measured}
     return _agreement(work, chosen, task, measured, interrupted, resamples)
 
 

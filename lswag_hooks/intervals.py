@@ -27,7 +27,7 @@ STORED = "intervals.json"
 
 
 def tenths_of(profile: LayerProfile) -> np.ndarray:
-    """Mean deviation of the layers of each tenth of the depth, shape (10,); NaN where no layer lies or was looked at."""
+    """Mean deviation of the layers of each tenth of the depth, shape (10,); NaN where none was looked at."""
     values: list[list[float]] = [[] for _ in range(BINS)]
     for row in profile.weights:
         if row.mean_deviation is not None:
@@ -82,7 +82,7 @@ class GradientCurves:
         interrupted: whether it was stopped early.
 
     Example:
-        >>> curves = GradientCurves(np.tile([1.0, 1, 1, 1, 1, 1, 1, 4, 9, 4], (20, 1)), np.full(20, 30))
+        >>> curves = GradientCurves(np.tile([1.0, 1, 1, 1, 1, 1, 1, 6, 9, 6], (20, 1)), np.full(20, 30))
         >>> curves.interval
         (7, 9)
     """

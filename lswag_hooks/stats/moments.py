@@ -82,6 +82,7 @@ def moments_of(gradients: Tensor, signed: bool = False, overwrite: bool = False,
             would swamp the deviations between them.
 
     Example:
+        >>> import torch
         >>> m = moments_of(torch.tensor([[1.0], [-3.0]]), signed=True)
         >>> m.mean_abs.item(), m.variance_abs.item(), m.mean.item(), m.variance.item()
         (2.0, 1.0, -1.0, 4.0)
@@ -105,6 +106,7 @@ def merge_moments(a: Moments, b: Moments) -> Moments:
     """Moments of two disjoint sets of samples together (Chan, Golub and LeVeque, 1979).
 
     Example:
+        >>> import torch
         >>> x = torch.randn(8, 3)
         >>> whole, parts = moments_of(x), merge_moments(moments_of(x[:5]), moments_of(x[5:]))
         >>> torch.allclose(whole.variance_abs, parts.variance_abs)
