@@ -136,7 +136,9 @@ def _cell(one: Agreement, name: str) -> str:
         return ""
     rho, given = one.estimates[name]["spearman"], one.estimates[name].get("partial")
     half = (rho.high - rho.low) / 2
-    return f"{rho.value:.3f} ± {half:.2f}" + ("" if given is None else f" ({given.value:+.2f})")
+    return f"{rho.value:.3f} ± {half:.2f}" + (
+        f" ({given.value:+.2f})" if given is not None and given.value == given.value else ""
+    )
 
 
 if __name__ == "__main__":
