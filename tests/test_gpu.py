@@ -153,7 +153,7 @@ def test_in_parts(kind):
     while parts.memory["parts"] == 1:
         limit //= 2
         parts = score(net, batch, proxies, mode="eval", max_memory=limit)
-    assert dict(parts) == pytest.approx(dict(whole), rel=1e-6)
+    assert dict(parts) == pytest.approx(dict(whole), rel=1e-6, nan_ok=True)
 
 
 @pytest.mark.parametrize("kind", NETS)
@@ -170,7 +170,7 @@ def test_autocast(dtype):
     wanted = score(net, batch, ["lswag", "swap"], mode="eval")
     with torch.autocast("cuda", dtype):
         found = score(net, batch, ["lswag", "swap"], mode="eval")
-    assert dict(found) == pytest.approx(dict(wanted), rel=0.1)
+    assert dict(found) == pytest.approx(dict(wanted), rel=0.1, nan_ok=True)
     assert found.coverage.weight_share == 1
 
 
