@@ -13,7 +13,6 @@ import numpy as np
 from torch import nn
 
 from lswag_hooks.errors import InputError
-from lswag_hooks.images import Size
 from lswag_hooks.spaces.autoformer_network import AutoFormer, AutoFormerSpec, cost
 from lswag_hooks.spaces.base import Choose, Genes, Space, parsed
 from lswag_hooks.spaces.counting import Cost
@@ -141,25 +140,14 @@ class AutoFormerSpace(Space):
         per_block = len(self.heads) * len(self.ratios)
         return len(self.widths) * sum(int(per_block**depth) for depth in self.depths)
 
-    def cost(
-        self,
-        architecture: str,
-        num_classes: int | None = None,
-        *,
-        task: str | None = None,
-        image_size: Size | None = None,
-    ) -> Cost:
+    def counted(self, architecture: str, num_classes: int, task: str, image_shape: tuple[int, ...]) -> Cost:
         """Parameters and multiply-accumulates in closed form, the products with relative positions included.
 
         Published tables do not count flops of these networks by module: they are the multiply-accumulates here.
         Papers leave the relative positions out, as ``autoformer_network.macs(spec, relative=False)`` does.
         """
-        task = self.check_task(task)
-        classes = self.tasks[task] if num_classes is None else num_classes
-        if classes < 1:
-            raise InputError(f"num_classes={classes}: give one or more.")
-        channels, height, width = self._image_shape(task, image_size)
-        return cost(self.parse(architecture), classes, (height, width), PATCH, channels)
+        channels, height, width = image_shape
+        return cost(self.parse(architecture), num_classes, (height, width), PATCH, channels)
 
 
 class AutoFormerTiny(AutoFormerSpace):

@@ -96,18 +96,11 @@ class Space(abc.ABC):
         """Draw one architecture, degenerate ones included: every choice uniformly, unless the space says otherwise."""
         return self.compose(_drawing(rng))
 
-    def cost(
-        self,
-        architecture: str,
-        num_classes: int | None = None,
-        *,
-        task: str | None = None,
-        image_size: Size | None = None,
-    ) -> Cost:
-        """Parameters, flops as published and multiply-accumulates, without building weights."""
+    def counted(self, architecture: str, num_classes: int, task: str, image_shape: tuple[int, ...]) -> Cost:
+        """What :meth:`cost` gives; by default from a network built without values, on the meta device."""
         with torch.device("meta"):
-            model = self.build(architecture, num_classes, task=task, image_size=image_size)
-            images = torch.empty(1, *self._image_shape(task, image_size))
+            model = self.make(architecture, num_classes, task, image_shape)
+            images = torch.empty(1, *image_shape)
         return count(model.eval(), images)
 
     # ------------------------------------------------------------------ what every space gets
@@ -133,15 +126,32 @@ class Space(abc.ABC):
         Raises:
             InputError: no such architecture or task, or a size that the network cannot take.
         """
-        task = self.check_task(task)
-        classes = self.tasks[task] if num_classes is None else num_classes
-        if classes < 1:
-            raise InputError(f"num_classes={num_classes}: give one or more.")
-        shape = self._image_shape(task, image_size)
+        asked = self._asked(num_classes, task, image_size)
         if seed is None:
-            return self.make(architecture, classes, task, shape)
+            return self.make(architecture, *asked)
         with seeded(seed):
-            return self.make(architecture, classes, task, shape)
+            return self.make(architecture, *asked)
+
+    def cost(
+        self,
+        architecture: str,
+        num_classes: int | None = None,
+        *,
+        task: str | None = None,
+        image_size: Size | None = None,
+    ) -> Cost:
+        """Parameters, flops as published and multiply-accumulates, without building weights.
+
+        Args:
+            architecture: as published.
+            num_classes: number of outputs; by default the task's.
+            task: one of ``tasks``; by default the first.
+            image_size: by default the task's.
+
+        Raises:
+            InputError: no such architecture or task, or a size that the network cannot take.
+        """
+        return self.counted(architecture, *self._asked(num_classes, task, image_size))
 
     def validate(self, architecture: str) -> str | None:
         """Why an architecture cannot work (disconnected, constant in its input), or None.
@@ -242,6 +252,16 @@ class Space(abc.ABC):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
+
+    def _asked(
+        self, num_classes: int | None, task: str | None, image_size: Size | None
+    ) -> tuple[int, str, tuple[int, ...]]:
+        """Number of outputs, task and shape of the images, what was not given taken from the task."""
+        task = self.check_task(task)
+        classes = self.tasks[task] if num_classes is None else num_classes
+        if classes < 1:
+            raise InputError(f"num_classes={num_classes}: give one or more.")
+        return classes, task, self._image_shape(task, image_size)
 
     def _image_shape(self, task: str | None, image_size: Size | None) -> tuple[int, ...]:
         own = self.image_shapes[self.check_task(task)]

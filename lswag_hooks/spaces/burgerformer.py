@@ -16,7 +16,6 @@ import numpy as np
 from torch import nn
 
 from lswag_hooks.errors import InputError, near_matches
-from lswag_hooks.images import Size
 from lswag_hooks.spaces.base import Choose, Genes, Space, parsed
 from lswag_hooks.spaces.burgerformer_cost import cost
 from lswag_hooks.spaces.burgerformer_network import SKIP, BurgerNetwork, Layer, Stage
@@ -204,25 +203,14 @@ class BurgerFormer(Space):
             for i in range(4)
         )
 
-    def cost(
-        self,
-        architecture: str,
-        num_classes: int | None = None,
-        *,
-        task: str | None = None,
-        image_size: Size | None = None,
-    ) -> Cost:
+    def counted(self, architecture: str, num_classes: int, task: str, image_shape: tuple[int, ...]) -> Cost:
         """Parameters, flops as the published search estimates them, and multiply-accumulates, in closed form.
 
         The estimate counts norms, activations and biases too. Its own count of parameters leaves out the scales of the
         layers; that here does not.
         """
-        task = self.check_task(task)
-        classes = self.tasks[task] if num_classes is None else num_classes
-        if classes < 1:
-            raise InputError(f"num_classes={classes}: give one or more.")
-        channels, height, width = self._image_shape(task, image_size)
-        return cost(self.parse(architecture), classes, (height, width), channels)
+        channels, height, width = image_shape
+        return cost(self.parse(architecture), num_classes, (height, width), channels)
 
     def from_descriptor(self, descriptor: Mapping[str, Mapping[str, Any]]) -> str:
         """Read the dictionary of the published code, ``{"stage-1": {"macro": {...}, "meso": {...}}, ...}``.

@@ -9,7 +9,6 @@ from typing import Any, ClassVar
 import numpy as np
 from torch import nn
 
-from lswag_hooks.images import Size
 from lswag_hooks.spaces.base import Choose, Genes, Space, option_index
 from lswag_hooks.spaces.counting import Cost, piece_cost
 from lswag_hooks.spaces.darts_genotypes import (
@@ -197,20 +196,9 @@ class DARTS(Space):
         options = self.networks[task]
         return network(architecture, num_classes=num_classes, auxiliary=False, in_channels=image_shape[-3], **options)
 
-    def cost(
-        self,
-        architecture: str,
-        num_classes: int | None = None,
-        *,
-        task: str | None = None,
-        image_size: Size | None = None,
-    ) -> Cost:
+    def counted(self, architecture: str, num_classes: int, task: str, image_shape: tuple[int, ...]) -> Cost:
         """Parameters, flops as published and multiply-accumulates, without building weights."""
-        task = self.check_task(task)
-        classes = self.tasks[task] if num_classes is None else num_classes
-        return network_cost(
-            architecture, self._image_shape(task, image_size), num_classes=classes, **self.networks[task]
-        )
+        return network_cost(architecture, image_shape, num_classes=num_classes, **self.networks[task])
 
     def encode(self, architecture: str) -> np.ndarray:
         """Two cell types × 14 possible edges × 7 operations, one where an edge has that operation: 196 entries."""

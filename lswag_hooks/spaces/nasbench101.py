@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from lswag_hooks.errors import InputError
-from lswag_hooks.images import Size
 from lswag_hooks.spaces.base import Choose, Genes, Space
 from lswag_hooks.spaces.counting import Cost
 from lswag_hooks.spaces.nasbench101_cell import (
@@ -122,20 +121,9 @@ class NASBench101(Space):
         draw = super().random
         return self._working(lambda: draw(rng))
 
-    def cost(
-        self,
-        architecture: str,
-        num_classes: int | None = None,
-        *,
-        task: str | None = None,
-        image_size: Size | None = None,
-    ) -> Cost:
+    def counted(self, architecture: str, num_classes: int, task: str, image_shape: tuple[int, ...]) -> Cost:
         """Parameters, flops as published and multiply-accumulates, in closed form."""
-        task = self.check_task(task)
-        classes = self.tasks[task] if num_classes is None else num_classes
-        if classes < 1:
-            raise InputError(f"num_classes={classes}: give one or more.")
-        return _cost(self._connected(architecture), classes, _checked(self._image_shape(task, image_size)))
+        return _cost(self._connected(architecture), num_classes, _checked(image_shape))
 
     def canonical(self, architecture: str) -> str:
         """The pruned cell with its vertices in the order that gives the first string of all.

@@ -16,7 +16,6 @@ import torch
 from torch import Tensor, nn
 
 from lswag_hooks.errors import InputError, near_matches
-from lswag_hooks.images import Size
 from lswag_hooks.spaces.base import Choose, Genes, Space, parsed
 from lswag_hooks.spaces.counting import Cost
 
@@ -107,21 +106,10 @@ class NASBench201(Space):
             return None
         return "disconnected: every path from the cell's input (node 0) to its output (node 3) has a 'none' on it"
 
-    def cost(
-        self,
-        architecture: str,
-        num_classes: int | None = None,
-        *,
-        task: str | None = None,
-        image_size: Size | None = None,
-    ) -> Cost:
+    def counted(self, architecture: str, num_classes: int, task: str, image_shape: tuple[int, ...]) -> Cost:
         """Parameters, flops as published and multiply-accumulates, in closed form."""
-        task = self.check_task(task)
-        classes = self.tasks[task] if num_classes is None else num_classes
-        if classes < 1:
-            raise InputError(f"num_classes={classes}: give one or more.")
         ops = self.parse(architecture)
-        skeleton, per_op = _costs(classes, self._image_shape(task, image_size))
+        skeleton, per_op = _costs(num_classes, image_shape)
         return sum((per_op[op] for op in ops), start=skeleton)
 
     @staticmethod

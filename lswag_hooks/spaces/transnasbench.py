@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from lswag_hooks.batch import Batch
 from lswag_hooks.errors import InputError
-from lswag_hooks.images import Size
 from lswag_hooks.spaces.base import Choose, Genes, Space, option_index, parsed
 from lswag_hooks.spaces.counting import Cost, piece_cost
 from lswag_hooks.spaces.transnasbench_batches import task_batch
@@ -61,26 +60,17 @@ class _TransNASBench(Space):
         made = encoder(description, image_shape[-3])
         return TaskNetwork(made, task, description.channels, description.halvings, num_classes)
 
-    def cost(
-        self,
-        architecture: str,
-        num_classes: int | None = None,
-        *,
-        task: str | None = None,
-        image_size: Size | None = None,
-    ) -> Cost:
+    def counted(self, architecture: str, num_classes: int, task: str, image_shape: tuple[int, ...]) -> Cost:
         """Parameters, flops as published (of one tile for jigsaw) and multiply-accumulates, unbuilt."""
-        task = self.check_task(task)
-        outputs = self.tasks[task] if num_classes is None else num_classes
         description = self.parse(architecture)
-        in_channels, *sides = self._image_shape(task, image_size)[-3:]
+        in_channels, *sides = image_shape[-3:]
         if task in DENSE:
             check_sides(sides, description.halvings)
         encoding, height, width = encoder_cost(description, in_channels, *sides)
         channels, tiles = description.channels, TILES if task == "jigsaw" else 1
         # of decoders alone does the number of doublings matter
         ups = description.halvings if task in DENSE else 0
-        deciding = piece_cost(head, (task, channels, ups, outputs), (tiles * channels, height, width))
+        deciding = piece_cost(head, (task, channels, ups, num_classes), (tiles * channels, height, width))
         total = encoding + deciding
         return Cost(total.params, total.flops, tiles * encoding.macs + deciding.macs)
 
