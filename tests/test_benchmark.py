@@ -365,7 +365,7 @@ def test_a_missing_name_says_what_to_do() -> None:
         ("a.csv", b"", "damaged"),
         ("a.csv", b"x,y\n1,2\n", r"its columns are x, y.*task"),
         ("a.csv.gz", b"no gzip", "damaged"),
-        ("a.csv.gz", gzip.compress(b"task,arch,val_accuracy\n" * 999)[:-20], "damaged"),
+        ("a.csv.gz", gzip.compress(b"task,arch,val_accuracy\n" * 999, mtime=0)[:-20], "damaged"),
         ("a.json", b"{", "damaged"),
         ("a.json", b"[1, 2]", "no mapping"),
         ("a.json", b'{"cifar10": {"(0, 1, 2": {"val_accuracy": 1}}}', "damaged"),
