@@ -1,0 +1,1 @@
+"""AutoFormer: supernet, benchmark of subnets, search, fine-tuning, retraining."""
