@@ -23,6 +23,8 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
+from transformers_cases import CASES
+from transformers_cases import case as transformers_case
 
 import lswag_hooks as lh
 from lswag_hooks.hooks.activations import ActivationCapture
@@ -82,6 +84,8 @@ def nudge(model: nn.Module) -> None:
 def case(spec: str, kind: str):
     """Model, batch and loss."""
     library, name = spec.split("/")
+    if library == "transformers":
+        return transformers_case(name)
     generator = torch.Generator().manual_seed(0)
     if kind == "detection":
         import torchvision
@@ -200,6 +204,7 @@ def main() -> None:
         line.split() for line in (HERE / "coverage_models.txt").read_text().splitlines() if line and line[0] != "#"
     ]
     kinds = {parts[0]: parts[1] if len(parts) > 1 else "" for parts in lines}
+    kinds |= {f"transformers/{name}": "" for name in CASES}
     if options.models:
         kinds = {m.partition(":")[0]: m.partition(":")[2] or kinds.get(m, "") for m in options.models}
     rows: list[dict[str, object]] = []
@@ -232,7 +237,7 @@ def main() -> None:
     table = Table(title="Coverage of real models")
     for column in ("library", "models", "without exception", "fully covered and reconciled"):
         table.add_column(column, justify="right")
-    for library in ("timm", "torchvision"):
+    for library in ("timm", "torchvision", "transformers"):
         mine = [row for row in ran if str(row["model"]).startswith(library)]
         if mine:
             share = sum(map(full, mine)) / len(mine)

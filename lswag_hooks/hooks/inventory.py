@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 
 from torch import nn
 
 from lswag_hooks.hooks.calls import clean_name
 from lswag_hooks.hooks.graph import Graph, WeightCall, is_table
+
+#: products that have no rule, and operations that autograd does not know by number: custom functions and operators
+_UNRULED = re.compile(r"mm|matmul|linear|conv|bilinear|rnn|lstm|gru|[^0-9]$", re.IGNORECASE)
 
 
 @dataclass
@@ -126,4 +130,10 @@ def take_inventory(graph: Graph, parameters: Parameters) -> Inventory:
                 if entered
                 else "the loss does not reach it"
             )
+    for name, places in graph.exits.items():  # fused experts, functions of one's own: weights by what they enter
+        entered = {node.name() for node, _ in places if _UNRULED.search(node.name())}
+        owner = parameters.owners[name]
+        known = name in seen or name in inventory.uncovered or is_table(name, owner) or isinstance(owner, nn.Embedding)
+        if entered and not known and sum(n > 1 for n in parameters.by_name[name].shape) >= 2:
+            inventory.uncovered[name] = f"enters {', '.join(sorted(entered))}, for which there is no rule"
     return inventory

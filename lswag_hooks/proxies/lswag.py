@@ -10,6 +10,7 @@ from lswag_hooks.functional import lswag as functional
 from lswag_hooks.functional.arrays import LayerArrays, LayerWhole
 from lswag_hooks.functional.lswag import Interval
 from lswag_hooks.proxies.base import NO_LAYER, Missing, Observation, Proxy
+from lswag_hooks.proxies.patterns import NO_ACTIVATION
 
 
 @dataclass(frozen=True)
@@ -64,10 +65,7 @@ class LSWAG(Proxy):
     def total(self, seen: Observation) -> float | Missing:
         weights, activations = seen.profile.weights, seen.profile.activations
         if not activations:
-            return Missing(
-                "no activation that is known: register yours with lswag_hooks.register_activation (gates such as "
-                "sigmoid and tanh do not count by themselves)"
-            )
+            return Missing(NO_ACTIVATION)
         if not weights:
             return Missing(NO_LAYER)
         if not any(self.wants(row.percentile) for row in weights):

@@ -10,7 +10,10 @@ from lswag_hooks import functional
 from lswag_hooks.errors import InputError
 from lswag_hooks.proxies.base import Missing, Observation, Proxy
 
-NO_ACTIVATION = "no activation that is known: register yours with lswag_hooks.register_activation"
+NO_ACTIVATION = (
+    "no activation that is known: register yours with lswag_hooks.register_activation (gates such as sigmoid and tanh, "
+    "and activations whose rows are not samples, as inside fused experts, do not count)"
+)
 
 
 @dataclass(frozen=True)

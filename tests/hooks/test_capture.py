@@ -436,6 +436,27 @@ def test_rows_in_an_order_of_their_own_are_reported_not_guessed():
     assert "sample" in seen.uncovered["fc.weight"]
 
 
+class OwnProduct(torch.autograd.Function):
+    """A product that autograd knows under no name of its own, as fused kernels are."""
+
+    @staticmethod
+    def forward(context, x, weight):
+        context.save_for_backward(x, weight)
+        return x @ weight
+
+    @staticmethod
+    def backward(context, gradient):
+        x, weight = context.saved_tensors
+        return gradient @ weight.t(), x.flatten(0, -2).t() @ gradient.flatten(0, -2)
+
+
+def test_weights_of_a_custom_function_are_reported():
+    net = Net(lambda m, x: pooled(m.fc(OwnProduct.apply(x, m.experts)).relu()), experts=param(6, 6), fc=nn.Linear(6, 4))
+    seen = capture(net.double(), tokens())
+    assert set(seen.gradients) == {"fc.weight"}
+    assert seen.uncovered == {"experts": "enters OwnProductBackward, for which there is no rule"}
+
+
 JOINS = {
     "x + table": lambda x, table: x + table,
     "table + x": lambda x, table: table + x,
