@@ -148,7 +148,7 @@ if __name__ == "__main__":
     parser.add_argument("--out", type=pathlib.Path, required=True)
     parser.add_argument("--architectures", type=int)
     parser.add_argument("--variants", action="store_true", help="other pairings and other forms of lswag_robust too")
-    options = parser.parse_args()
+    options = parser.parse_intermixed_args()
     options.out.mkdir(parents=True, exist_ok=True)
     found = {}
     for name in options.names:
