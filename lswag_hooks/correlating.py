@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from lswag_hooks.agreement import BASELINES, TENTHS, Agreement
 from lswag_hooks.batch import Batch
 from lswag_hooks.benchmark import Benchmark
 from lswag_hooks.engines import Failure, run
-from lswag_hooks.errors import InputError, LSWAGError
+from lswag_hooks.errors import InputError, decided, told
 from lswag_hooks.functional.lswag import Interval
 from lswag_hooks.hooks.session import Mode
 from lswag_hooks.images import Size
@@ -25,7 +25,7 @@ from lswag_hooks.proxies import LSWAG, Proxy, resolve_proxies
 from lswag_hooks.ranking import images_of, progress_bar
 from lswag_hooks.scoring import score
 from lswag_hooks.spaces import Space, get_space
-from lswag_hooks.store import Key, Record, Store, canonical
+from lswag_hooks.store import FailedAttempt, Key, Record, Store, canonical
 
 DRAWN = 1000
 DEFAULT = "lswag,lswag_robust,zico,swap,nwot"
@@ -92,27 +92,35 @@ class Measured:
         scores: by proxy; NaN where there is none.
         reasons: why, for those.
         seconds: of building and scoring.
+        broken: those without a score because something broke down (want of memory, a mistake in a space's code): that
+            is no property of the architecture, and is tried again another time.
     """
 
     scores: dict[str, float]
     reasons: dict[str, str] = field(default_factory=dict)
     seconds: float = 0.0
+    broken: frozenset[str] = frozenset()
+
+    @classmethod
+    def nothing(cls, work: Work, reason: str, seconds: float = 0.0, broken: bool = True) -> Measured:
+        """No score at all, for one reason."""
+        keys = [proxy.key for proxy in work.proxies]
+        lost = dict.fromkeys(keys, float("nan"))
+        return cls(lost, dict.fromkeys(keys, reason), seconds, frozenset(keys if broken else ()))
 
 
 def measure(work: Work, architecture: str) -> Measured:
     """Build and score one architecture; one that cannot be scored has NaN everywhere, with the reason."""
     start = time.perf_counter()
-    nothing = {proxy.key: float("nan") for proxy in work.proxies}
     try:
         model, loss = work.network(architecture)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # notes on one network of a thousand
             result = score(model, work.batch, work.proxies, loss, seed=work.seed, mode=work.mode, init=work.init)
     except Exception as error:  # whatever it is, the other architectures are worth their scores
-        said = " ".join(str(error).split())[:300]
-        said = said if isinstance(error, LSWAGError) else f"{type(error).__name__}: {said}"
-        return Measured(nothing, dict.fromkeys(nothing, said), time.perf_counter() - start)
-    return Measured(dict(result.scores), dict(result.reasons), time.perf_counter() - start)
+        return Measured.nothing(work, told(error), time.perf_counter() - start, broken=not decided(error))
+    seconds = time.perf_counter() - start
+    return Measured(dict(result.scores), dict(result.reasons), seconds, frozenset(result.broken))
 
 
 def correlate(
@@ -217,13 +225,12 @@ def measure_all(
             advance("", len(measured))
             try:
                 for index, outcome in run(measure, missing, payload=work, workers=workers):
-                    name, died = missing[index], isinstance(outcome, Failure)
+                    name = missing[index]
                     if isinstance(outcome, Failure):
-                        lost = {proxy.key: float("nan") for proxy in work.proxies}
-                        outcome = Measured(lost, dict.fromkeys(lost, outcome.reason))
+                        outcome = Measured.nothing(work, outcome.reason)
                     measured[name] = outcome
-                    if keep is not None and not died:  # on another day there may be memory enough
-                        keep.put(records(work, name, outcome))
+                    if keep is not None:
+                        keep_measured(keep, work, name, outcome)
                     advance(name, 1)
             except KeyboardInterrupt:
                 interrupted = True
@@ -261,12 +268,19 @@ def known_scores(store: Store, work: Work, architectures: Sequence[str]) -> dict
     return known
 
 
-def records(work: Work, architecture: str, measured: Measured) -> Iterable[Record]:
-    """What one architecture scored, as a store keeps it."""
+def keep_measured(store: Store, work: Work, architecture: str, measured: Measured) -> None:
+    """Keep what one architecture scored; what broke down is kept as a failure, which is tried again."""
+    if len(measured.broken) < len(work.proxies):
+        store.put(
+            Record(
+                _key(work, architecture, proxy), measured.scores[label], measured.reasons.get(label), measured.seconds
+            )
+            for label, proxy in ((proxy.key, proxy) for proxy in work.proxies)
+            if label not in measured.broken
+        )
     for proxy in work.proxies:
-        label = proxy.key
-        key = _key(work, architecture, proxy)
-        yield Record(key, measured.scores[label], measured.reasons.get(label), measured.seconds)
+        if proxy.key in measured.broken:
+            store.fail(FailedAttempt(_key(work, architecture, proxy), measured.reasons[proxy.key]))
 
 
 def _key(work: Work, architecture: str, proxy: Proxy) -> Key:

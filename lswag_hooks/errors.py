@@ -16,6 +16,29 @@ class UnsupportedError(LSWAGError, NotImplementedError):
     """A sensible request that this package cannot serve: the message says why."""
 
 
+def told(error: BaseException) -> str:
+    r"""What an error says, in one line; for one that is not this package's own, with its type.
+
+    Example:
+        >>> told(InputError("seeds=0:\n give one")), told(OSError("disk full"))
+        ('seeds=0: give one', 'OSError: disk full')
+    """
+    said = " ".join(str(error).split())[:300]
+    return said if isinstance(error, LSWAGError) else f"{type(error).__name__}: {said}"
+
+
+def decided(error: BaseException) -> bool:
+    """Whether an error is this package's own word on what it was given, so that trying again would say the same.
+
+    One that only puts another error into words (want of memory, a mistake in somebody's code) is not.
+
+    Example:
+        >>> decided(InputError("no layer")), decided(MemoryError())
+        (True, False)
+    """
+    return isinstance(error, LSWAGError) and error.__cause__ is None
+
+
 def near_matches(name: str, choices: Iterable[str]) -> str:
     """Suggest what a mistyped name may have meant.
 

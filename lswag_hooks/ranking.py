@@ -3,47 +3,35 @@
 from __future__ import annotations
 
 import contextlib
-import gc
-import logging
 import math
-import time
-import warnings
-import weakref
+import pickle
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from lswag_hooks.attempts import Outcome, Terms, all_seeds, attempt, check_any
 from lswag_hooks.batch import Batch
 from lswag_hooks.candidates import Candidate, Candidates, drawn_seeds, listed_candidates
-from lswag_hooks.errors import InputError, LSWAGError
+from lswag_hooks.engines import Failure, check_engine, runner
+from lswag_hooks.errors import InputError
 from lswag_hooks.functional.lswag import Interval, check_interval
 from lswag_hooks.hooks.session import MODES, Mode
 from lswag_hooks.images import Size
 from lswag_hooks.intervals import curves_of
+from lswag_hooks.keeping import Keeper
 from lswag_hooks.memory import parse_bytes
-from lswag_hooks.models import Spec, build
 from lswag_hooks.objective import Reduction
 from lswag_hooks.proxies import LSWAG, FLOPs, Missing, Observation, Proxy, resolve_proxies
 from lswag_hooks.results import ScoreResult
-from lswag_hooks.scoring import score
 from lswag_hooks.standings import Ranking, Row, summarise
+from lswag_hooks.store import Store
 from lswag_hooks.wording import named
 
-__all__ = ["Candidates", "Ranking", "Row", "prefilter", "rank"]
-
-logger = logging.getLogger(__name__)
-
-
-@dataclass
-class _Outcome:
-    found: dict[int, ScoreResult] = field(default_factory=dict)
-    failures: dict[int, str] = field(default_factory=dict)
-    fixed: bool = False  # every seed would give the same weights
-    interrupted: bool = False
-    seconds: float = 0.0
+__all__ = ["Candidates", "Ranking", "Row", "check_any", "prefilter", "rank"]
 
 
 def rank(
@@ -63,7 +51,10 @@ def rank(
     init: str | None = None,
     max_memory: int | float | str | None = None,
     engine: str = "local",
-    store: Any = None,
+    store: str | Path | None = None,
+    workers: int = 1,
+    address: str | None = None,
+    role: str | None = None,
 ) -> Ranking:
     """Score candidates on one batch and put them in order.
 
@@ -88,8 +79,16 @@ def rank(
         reduction: as for :func:`~lswag_hooks.score`.
         init: ``"wake"`` scores copies whose zero gains, layer scales and heads are awake.
         max_memory: as for :func:`~lswag_hooks.score`.
-        engine: ``"local"``, the only one in this version.
-        store: None: nothing is kept on disk in this version.
+        engine: ``"local"`` or ``"ray"``.
+        store: an SQLite file of finished results; made where it does not exist. What is there is not scored again, so
+            that the same call goes on where the last one ended. A module or factory is known again by its name and by
+            what it builds; a spec by its text.
+        workers: number of processes; 1: this one. Candidates and the loss must then be of modules that can be imported.
+        address: of a started Ray cluster.
+        role: ``"backbone"``: candidates are backbones of a detector, each as for
+            :func:`lswag_hooks.detection.pyramid.build_backbone`, and the batch holds pictures with boxes. They are
+            scored with a feature pyramid on them, on the loss of a region proposal network, beside their memory,
+            latency, strides and channels. One that cannot serve becomes a row with its reason.
 
     Returns:
         The candidates, best first.
@@ -98,6 +97,7 @@ def rank(
         InputError: an argument makes no sense; told before any work.
 
     Example:
+        >>> from torch import nn
         >>> def net(width):
         ...     return lambda: nn.Sequential(nn.Conv2d(3, width, 3), nn.ReLU(), nn.Flatten(), nn.Linear(width * 36, 10))
         >>> batch = Batch.builtin("digits", size=8, samples=16)
@@ -107,14 +107,20 @@ def rank(
         >>> ranking.to_pandas()["reason"].iloc[-1]
         "timm has no model 'resnet81'. Did you mean ...
     """
-    listed = listed_candidates(candidates)
+    given = listed = listed_candidates(candidates)
     wanted = resolve_proxies(proxies)
     drawn = drawn_seeds(seeds)
-    _check_options(engine, store, interval, mode, reduction, init)
+    _check_options(interval, mode, reduction, init)
+    check_engine(engine, workers, address)
     parse_bytes(max_memory)
     batch = batch if isinstance(batch, Batch) else Batch(*batch)
     if device is not None:
         batch = batch.to(check_device(device))
+    if role is not None:
+        _check_role(role)
+        from lswag_hooks.detection.backbones import add_facts, serving
+
+        listed = serving(given, batch, num_classes=num_classes, image_size=image_size)
     classes = batch.num_classes if num_classes is None else num_classes
     size = images_of(batch) if image_size is None else image_size
     keys = [proxy.key for proxy in wanted]
@@ -123,45 +129,23 @@ def rank(
         if proxy.key in columns and proxy.key != proxy.name:
             raise InputError(f"label={proxy.key!r} is a column of the table already: choose another.")
     asked = with_size(wanted)
-    fixed_interval = None if interval == "auto" else interval
-
-    def attempt(spec: Spec, seed: int, last: nn.Module | None) -> tuple[ScoreResult | None, weakref.ref[nn.Module]]:
-        model = build(spec, num_classes=classes, seed=seed, image_size=size, device=batch.device)
-        if model is last:
-            return None, weakref.ref(model)
-        result = score(
-            model,
-            batch,
-            asked,
-            loss,
-            fixed_interval,
-            seed,
-            mode=mode,
-            reduction=reduction,
-            init=init,
-            max_memory=max_memory,
-        )
-        check_any(result, keys)
-        return result, weakref.ref(model)
-
+    if interval is not None and interval != "auto":
+        asked = [replace(p, interval=interval) if isinstance(p, LSWAG) and p.interval is None else p for p in asked]
+    terms = Terms(batch, tuple(asked), tuple(keys), classes, size, loss, mode, reduction, init, max_memory)
     rows: list[Row] = []
-    outcomes: dict[str, _Outcome] = {}
     results: dict[str, dict[int, ScoreResult]] = {}
-    fixed: list[str] = []
     notes: list[str] = []
-    interrupted = False
-    with progress_bar(len(listed) * len(drawn), progress) as advance, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module=r"lswag_hooks\.ranking")  # `score` warns its caller; here are notes
-        for candidate in listed:
-            outcome = _all_seeds(candidate, drawn, attempt, advance)
-            interrupted = outcome.interrupted
-            if outcome.found or not interrupted:
-                outcomes[candidate.name] = outcome
-            if outcome.fixed and len(drawn) > 1:
-                fixed.append(candidate.name)
-            if interrupted:
-                notes.append(f"interrupted: {len(listed) - len(outcomes)} of {len(listed)} candidates were not scored.")
-                break
+    place: dict[str, Any] = {"engine": engine, "workers": workers, "address": address}
+    with contextlib.ExitStack() as stack:
+        keeper = None if store is None else Keeper(stack.enter_context(Store(store)), terms)
+        advance = stack.enter_context(progress_bar(len(listed) * len(drawn), progress))
+        outcomes = dict(_score_all(terms, listed, drawn, keeper, advance, **place))
+    outcomes = {one.name: outcomes[one.name] for one in listed if one.name in outcomes}
+    interrupted = any(outcome.interrupted for outcome in outcomes.values()) or len(outcomes) < len(listed)
+    outcomes = {name: one for name, one in outcomes.items() if one.found or not one.interrupted}
+    if interrupted:
+        notes.append(f"interrupted: {len(listed) - len(outcomes)} of {len(listed)} candidates were not scored.")
+    fixed = [name for name, outcome in outcomes.items() if outcome.fixed and len(drawn) > 1]
     if interval == "auto":
         interval, said = _restrict(outcomes, wanted)
         notes.append(said)
@@ -186,7 +170,10 @@ def rank(
         "torch": torch.__version__,
     }
     better = {proxy.key: proxy.higher_is_better for proxy in wanted}
-    return Ranking(rows, better, drawn, results, notes, settings, interrupted)
+    ranking = Ranking(rows, better, drawn, results, notes, settings, interrupted)
+    if role is not None:
+        add_facts(ranking, given, batch)
+    return ranking
 
 
 def prefilter(
@@ -242,12 +229,6 @@ def with_size(proxies: Sequence[Proxy]) -> list[Proxy]:
     return [*proxies] if any(proxy.key == "flops" for proxy in proxies) else [*proxies, FLOPs()]
 
 
-def check_any(result: ScoreResult, keys: Sequence[str]) -> None:
-    """Refuse a result with none of the proxies that were asked for, whatever was counted beside them."""
-    if all(key in result.reasons for key in keys):
-        raise InputError("; ".join(f"{key}: {result.reasons[key]}" for key in keys))
-
-
 def check_device(device: torch.device | str) -> torch.device:
     """Tell whether there is such a device before anything is built for it."""
     try:
@@ -264,40 +245,65 @@ def images_of(batch: Batch) -> Size | None:
     return tuple(inputs.shape[1:]) if isinstance(inputs, Tensor) and inputs.ndim == 4 else None
 
 
-def _all_seeds(
-    candidate: Candidate,
+def _score_all(
+    terms: Terms,
+    candidates: Sequence[Candidate],
     seeds: Sequence[int],
-    attempt: Callable[[Spec, int, nn.Module | None], tuple[ScoreResult | None, weakref.ref[nn.Module]]],
+    keeper: Keeper | None,
     advance: Callable[[str, int], None],
-) -> _Outcome:
-    outcome, start = _Outcome(fixed=isinstance(candidate.spec, nn.Module)), time.perf_counter()
-    left, last = len(seeds), None
-    try:
-        for seed in seeds[:1] if outcome.fixed else seeds:
-            advance(candidate.name, 0)
-            try:
-                result, model = attempt(candidate.spec, seed, last() if last else None)
-            except Exception as error:  # whatever it is, the other candidates are worth their scores
-                logger.debug("%s, seed %d", candidate.name, seed, exc_info=True)
-                said = " ".join(str(error).split())[:300]
-                outcome.failures[seed] = said if isinstance(error, LSWAGError) else f"{type(error).__name__}: {said}"
+    engine: str,
+    workers: int,
+    address: str | None,
+) -> Iterator[tuple[str, Outcome]]:
+    """What became of each candidate, by name, what a store has of it included; Ctrl-C ends it early."""
+    alone = engine == "local" and workers == 1
+    known: dict[str, Outcome] = {}
+    jobs: list[tuple[Candidate, Sequence[int], list[int]]] = []
+    with contextlib.suppress(KeyboardInterrupt):
+        for candidate in candidates:
+            there = Outcome() if keeper is None else keeper.known(candidate, seeds)
+            done = [*there.found, *there.failures]
+            if alone:
+
+                def keep(seed: int, outcome: Outcome, candidate: Candidate = candidate) -> None:
+                    if keeper is not None:
+                        keeper.keep(candidate, seed, outcome)
+
+                outcome = all_seeds(terms, candidate, seeds, done, keep, advance)
+                yield candidate.name, there.joined(outcome, seeds)
+                if outcome.interrupted:
+                    return
             else:
-                if result is None:  # the factory gives the same module again
-                    outcome.fixed = True
-                    break
-                outcome.found[seed], last = result, model
-                if model() is not None and not isinstance(candidate.spec, nn.Module):
-                    gc.collect()  # a cycle may hold its memory, which the next candidate may need
-            left -= 1
-            advance(candidate.name, 1)
-    except KeyboardInterrupt:
-        outcome.interrupted = True
-    advance(candidate.name, left)
-    outcome.seconds = time.perf_counter() - start
-    return outcome
+                known[candidate.name] = there
+                jobs.append((candidate, seeds, done))
+                _check_sendable(candidate)
+        if alone:
+            return
+        shared = {"threads": max(1, torch.get_num_threads() // workers)}
+        there_is = {} if address is None else {"address": address}
+        for index, outcome in runner(engine)(attempt, jobs, payload=terms, workers=workers, **shared, **there_is):
+            candidate, _, done = jobs[index]
+            if isinstance(outcome, Failure):
+                outcome = Outcome(failures={seed: outcome.reason for seed in seeds if seed not in done})
+            if keeper is not None:
+                for seed in [*outcome.found, *outcome.failures]:
+                    keeper.keep(candidate, seed, outcome)
+            advance(candidate.name, len(seeds))
+            yield candidate.name, known[candidate.name].joined(outcome, seeds)
 
 
-def _restrict(outcomes: Mapping[str, _Outcome], proxies: Sequence[Proxy]) -> tuple[Interval | None, str]:
+def _check_sendable(candidate: Candidate) -> None:
+    """Refuse, before any work, what could not be sent to a worker."""
+    try:
+        pickle.dumps(candidate.spec)
+    except Exception as error:  # pickle raises whatever an object's own methods raise
+        raise InputError(
+            f"candidate {candidate.name!r} cannot be sent to another process ({error}): give a function or class of a "
+            "module, or a spec such as 'timm/resnet18'; or use workers=1."
+        ) from None
+
+
+def _restrict(outcomes: Mapping[str, Outcome], proxies: Sequence[Proxy]) -> tuple[Interval | None, str]:
     """Let L-SWAG count the layers of the spike in the candidates' gradients alone; every term is there already."""
     profiles = {
         f"{name} {seed}": result.profile
@@ -330,12 +336,13 @@ def _restrict(outcomes: Mapping[str, _Outcome], proxies: Sequence[Proxy]) -> tup
     )
 
 
-def _check_options(engine: str, store: Any, interval: Any, mode: str, reduction: str | None, init: str | None) -> None:
+def _check_role(role: str) -> None:
+    if role != "backbone":
+        raise InputError(f"role={role!r} is unknown: use 'backbone', or None for classifiers and the like.")
+
+
+def _check_options(interval: Any, mode: str, reduction: str | None, init: str | None) -> None:
     """Refuse what would make every candidate fail, before any is built."""
-    if engine != "local":
-        raise InputError(f"engine={engine!r} is not in this version: use 'local'.")
-    if store is not None:
-        raise InputError("store= is not in this version: keep the results with ranking.to_csv(path).")
     if interval != "auto":
         check_interval(interval)
     for name, value, known in (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 from collections import Counter
 from collections.abc import Mapping
@@ -36,6 +37,7 @@ class ScoreResult(Mapping[str, float]):
             parameters and buffers, ``codes``, one ``tile`` of per-sample gradients, ``statistics`` kept over the
             ``parts`` of a batch that did not fit; on a GPU also the ``peak`` of all that was allocated.
         verification: with ``verify=True``, how far each layer's gradients are from autograd's.
+        broken: proxies without a value because something broke down that may not do so another time.
     """
 
     scores: dict[str, float]
@@ -50,6 +52,7 @@ class ScoreResult(Mapping[str, float]):
     changes: list[str] = field(default_factory=list)
     memory: dict[str, int] = field(default_factory=dict)
     verification: list[VerificationRow] | None = None
+    broken: list[str] = field(default_factory=list)
 
     def __getitem__(self, key: str) -> float:
         if key not in self.scores:
@@ -64,11 +67,23 @@ class ScoreResult(Mapping[str, float]):
 
     def to_dict(self) -> dict[str, Any]:
         """Plain lists and numbers, ready for JSON; a score that cannot be had is None."""
+        return cast("dict[str, Any]", jsonable(self._plain()))
+
+    def to_text(self) -> str:
+        """All of it as text, from which :meth:`from_text` makes it again, to the last bit of every number."""
+        return json.dumps(self._plain(), default=_number, separators=(",", ":"))
+
+    @classmethod
+    def from_text(cls, text: str) -> ScoreResult:
+        """Undo :meth:`to_text`."""
+        return cls.from_dict(json.loads(text))
+
+    def _plain(self) -> dict[str, Any]:
         plain = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         plain["coverage"], plain["profile"] = self.coverage.to_dict(), self.profile.to_dict()
         if self.verification is not None:
             plain["verification"] = [dataclasses.asdict(row) for row in self.verification]
-        return cast("dict[str, Any]", jsonable(plain))
+        return plain
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> ScoreResult:
@@ -96,6 +111,11 @@ class ScoreResult(Mapping[str, float]):
             for name, value in self.scores.items()
         ]
         return "\n".join([*lines, str(self.coverage), *(f"note: {note}" for note in self.notes)])
+
+
+def _number(value: Any) -> Any:
+    """What JSON has no word for: numbers of NumPy, and settings that are objects."""
+    return value.item() if hasattr(value, "item") else str(value)
 
 
 def _made(kind: type[_T], values: Mapping[str, Any], **others: Any) -> _T:

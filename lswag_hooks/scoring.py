@@ -13,10 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from lswag_hooks.batch import Batch
-from lswag_hooks.errors import InputError
+from lswag_hooks.errors import InputError, LSWAGError
 from lswag_hooks.functional.lswag import Interval, check_interval
 from lswag_hooks.hooks.session import Mode, check_supported
 from lswag_hooks.memory import budget, parse_bytes
+from lswag_hooks.models import build
 from lswag_hooks.objective import Reduction, resolve_objective
 from lswag_hooks.observe import Settings, observe
 from lswag_hooks.proxies import LSWAG, Missing, Proxy, resolve_proxies
@@ -28,7 +29,7 @@ ZERO_WARNING = 0.5
 
 
 def score(
-    model: nn.Module,
+    model: nn.Module | str,
     batch: Batch | tuple[Tensor, Tensor],
     proxies: str | Proxy | Sequence[str | Proxy] = "lswag",
     loss: Any = None,
@@ -48,11 +49,12 @@ def score(
     was: parameters, buffers, gradients, modes, hooks, random states.
 
     Args:
-        model: any module, on the device of the batch. Score it untrained: that is what the proxies are made for.
+        model: any module, on the device of the batch. Score it untrained: that is what the proxies are made for. Or
+            the name of one, or the config file of a detector, as for :func:`~lswag_hooks.build`.
         batch: a :class:`~lswag_hooks.Batch`, or a pair (inputs, targets).
         proxies: names, or proxies with options; ``"all"`` for every one.
-        loss: None (cross-entropy, or a LightningModule's own training_step), a callable of (outputs, targets), or
-            ``"training_step"``.
+        loss: None (cross-entropy, a LightningModule's own training_step, a detector's losses), a callable of (outputs,
+            targets), or ``"training_step"``.
         interval: first and last percentile of layers that L-SWAG counts; None: all layers.
         seed: for whatever the forward pass draws.
         mode: ``"score"``: evaluation mode, except that BatchNorm uses batch statistics; ``"train"`` or ``"eval"``.
@@ -90,6 +92,10 @@ def score(
             f"a batch is a Batch or a pair (inputs, targets), got {type(batch).__name__}: see Batch.builtin, "
             "Batch.load and Batch.from_dataloader."
         )
+    if isinstance(model, str):
+        images = isinstance(batch.inputs, Tensor) and batch.inputs.ndim == 4
+        size = tuple(batch.inputs.shape[1:]) if images else None
+        model = build(model, num_classes=batch.num_classes, seed=seed or 0, image_size=size, device=batch.device)
     objective = resolve_objective(model, loss, reduction)
     check_devices(model, batch)
     if init not in (None, "wake"):
@@ -125,11 +131,14 @@ def score(
         value = proxy.total(seen)
         if isinstance(value, Missing):
             result.reasons[proxy.key] = value.reason
+            if value.broken:
+                result.broken.append(proxy.key)
         elif not math.isfinite(value):
             result.reasons[proxy.key] = f"the value is {value}"
         result.scores[proxy.key] = math.nan if proxy.key in result.reasons else float(value)  # type: ignore[arg-type]
     if len(result.reasons) == len(wanted):
-        raise InputError("; ".join(f"{key}: {reason}" for key, reason in result.reasons.items()))
+        said = "; ".join(f"{key}: {reason}" for key, reason in result.reasons.items())
+        raise InputError(said) from (LSWAGError("a pass broke down") if result.broken else None)
     if verify:
         result.verification = verify_gradients(model, batch, objective, seed=seed or 0)
     _note(result)

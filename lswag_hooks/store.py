@@ -8,25 +8,26 @@ flight. SQLite's locks do not work on network file systems: keep the file on a l
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import astuple, dataclass, field, fields
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import astuple, fields
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from lswag_hooks.errors import InputError
+from lswag_hooks.records import FailedAttempt, Key, Record, canonical, score_version
+from lswag_hooks.store_files import APPLICATION_ID, BUSY_SECONDS, check_store_file
 
 if TYPE_CHECKING:
     import pandas as pd
 
-APPLICATION_ID = 0x4C535741  # "LSWA", which `file` and others show too
-SCHEMA_VERSION = 1
-BUSY_SECONDS = 60.0  # how long to wait for another process that is writing
-_HEADER = b"SQLite format 3\0"
+__all__ = ["FailedAttempt", "Key", "Record", "Store", "canonical", "score_version"]
+
+SCHEMA_VERSION = 2  # 2: details and failures
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS measures (
     id INTEGER PRIMARY KEY,
@@ -38,83 +39,17 @@ CREATE TABLE IF NOT EXISTS scores (
     value REAL, reason TEXT, seconds REAL, params INTEGER, flops INTEGER, created REAL NOT NULL,
     PRIMARY KEY (measure, candidate, seed)
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS details (
+    measure INTEGER NOT NULL REFERENCES measures (id), candidate TEXT NOT NULL, seed INTEGER NOT NULL,
+    content BLOB NOT NULL,
+    PRIMARY KEY (measure, candidate, seed)
+);
+CREATE TABLE IF NOT EXISTS failures (
+    measure INTEGER NOT NULL REFERENCES measures (id), candidate TEXT NOT NULL, seed INTEGER NOT NULL,
+    reason TEXT NOT NULL, decided INTEGER NOT NULL, created REAL NOT NULL,
+    PRIMARY KEY (measure, candidate, seed)
+);
 """
-
-
-def score_version() -> str:
-    """The part of this package's version that scores depend on: scores of another one are not reused.
-
-    Example:
-        >>> score_version()
-        '0.1'
-    """
-    from lswag_hooks import __version__
-
-    return ".".join(__version__.split(".")[:2])
-
-
-def canonical(settings: Mapping[str, Any]) -> str:
-    """Settings as JSON text that is the same for equal settings, whatever their order.
-
-    Raises:
-        InputError: a value is no plain data, so that its text would not be the same in another process.
-
-    Example:
-        >>> canonical({"b": (1, 2), "a": None})
-        '{"a":null,"b":[1,2]}'
-    """
-
-    def refuse(value: Any) -> Any:
-        raise InputError(f"{value!r} in {dict(settings)!r} cannot be part of a key: give numbers, texts or lists.")
-
-    return json.dumps(settings, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=refuse)
-
-
-@dataclass(frozen=True)
-class Key:
-    """What a score is a score of.
-
-    Attributes:
-        candidate: the architecture, or the candidate's name.
-        proxy: the proxy with its settings, from :func:`canonical`.
-        seed: of the weights.
-        batch: the batch's fingerprint.
-        space: name of the search space; empty for candidates of none.
-        conditions: whatever else the value depends on, from :func:`canonical`: mode, init, loss or task, image size,
-            number of classes.
-        version: from :func:`score_version`.
-    """
-
-    candidate: str
-    proxy: str
-    seed: int
-    batch: str
-    space: str = ""
-    conditions: str = "{}"
-    version: str = field(default_factory=score_version)
-
-
-@dataclass(frozen=True)
-class Record:
-    """A finished score.
-
-    Attributes:
-        key: what it is a score of.
-        value: the score; NaN where it cannot be had.
-        reason: why not.
-        seconds: what it took.
-        params: the candidate's number of parameters.
-        flops: its multiply-accumulates.
-        created: seconds since 1970.
-    """
-
-    key: Key
-    value: float
-    reason: str | None = None
-    seconds: float | None = None
-    params: int | None = None
-    flops: int | None = None
-    created: float = field(default_factory=time.time)
 
 
 class Store:
@@ -142,7 +77,7 @@ class Store:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path).expanduser()
-        _check(self.path)
+        check_store_file(self.path)
         with self._explained():
             self._connection = sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None)
         try:
@@ -152,21 +87,75 @@ class Store:
             self._connection.close()
             raise
 
-    def put(self, records: Iterable[Record]) -> int:
-        """Keep scores: all of them, on the disk before this returns, or none. A key that is there stays as it is.
+    def put(self, records: Iterable[Record], details: Iterable[tuple[Key, str]] = ()) -> int:
+        """Keep scores: all of them, on the disk before this returns, or none.
+
+        A key that is there stays as it is; what had failed under it is forgotten.
+
+        Args:
+            records: the scores.
+            details: texts that belong to them, each under a key of its own.
 
         Returns:
-            How many are new.
+            How many scores are new.
         """
-        given = list(records)
+        given, texts = list(records), list(details)
         with self._explained(), self._transaction():
-            numbers = {measure: self._number(measure) for measure in {_measure(record.key) for record in given}}
+            keys = [*(record.key for record in given), *(key for key, _ in texts)]
+            numbers = {measure: self._number(measure) for measure in {_measure(key) for key in keys}}
             before = self._connection.total_changes
             self._connection.executemany(
                 "INSERT INTO scores VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
                 [_row(record, numbers[_measure(record.key)]) for record in given],
             )
-            return self._connection.total_changes - before
+            new = self._connection.total_changes - before
+            self._connection.executemany(
+                "DELETE FROM failures WHERE measure = ? AND candidate = ? AND seed = ?",
+                [(numbers[_measure(key)], key.candidate, int(key.seed)) for key in keys],
+            )
+            for key, text in texts:
+                place = (numbers[_measure(key)], key.candidate, int(key.seed))
+                self._connection.execute(
+                    "INSERT INTO details VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
+                    (*place, zlib.compress(text.encode())),
+                )
+            return new
+
+    def details(self, key: Key) -> dict[str, str]:
+        """The texts kept under a key, and under those that differ from it in the proxy alone, by proxy."""
+        with self._explained():
+            rows = self._connection.execute(
+                "SELECT proxy, content FROM details JOIN measures ON id = measure"
+                " WHERE space = ? AND batch = ? AND conditions = ? AND version = ? AND candidate = ? AND seed = ?"
+                " ORDER BY measure",
+                (key.space, key.batch, key.conditions, key.version, key.candidate, int(key.seed)),
+            )
+            return {proxy: zlib.decompress(content).decode() for proxy, content in rows}
+
+    def fail(self, failed: FailedAttempt) -> None:
+        """Keep why something was not scored, instead of what was kept of an earlier attempt."""
+        key = failed.key
+        with self._explained(), self._transaction():
+            self._connection.execute(
+                "INSERT OR REPLACE INTO failures VALUES (?, ?, ?, ?, ?, ?)",
+                (
+                    self._number(_measure(key)),
+                    key.candidate,
+                    int(key.seed),
+                    failed.reason,
+                    failed.decided,
+                    failed.created,
+                ),
+            )
+
+    def failures(self) -> list[FailedAttempt]:
+        """What could not be scored, and why."""
+        with self._explained():
+            rows = self._connection.execute(
+                "SELECT candidate, proxy, seed, batch, space, conditions, version, reason, decided, created"
+                " FROM failures JOIN measures ON id = measure ORDER BY measure, candidate, seed"
+            ).fetchall()
+        return [FailedAttempt(Key(*key), reason, bool(decided), at) for *key, reason, decided, at in rows]
 
     def get(self, keys: Iterable[Key]) -> dict[Key, Record]:
         """The scores that are there, of those that are asked for."""
@@ -279,46 +268,6 @@ class Store:
             raise  # closed, or used from another thread: a mistake of the caller's, not the file's
         except sqlite3.Error as error:
             raise InputError(f"the store {self.path} cannot be used: {error}.") from error
-
-
-def _check(path: Path) -> None:
-    """Refuse what is no store, without touching it: nothing is opened for writing before this."""
-    if not path.parent.is_dir():
-        raise InputError(f"the folder {path.parent} of the store {path.name} does not exist: make it first.")
-    if not path.exists() or (path.is_file() and path.stat().st_size == 0):
-        return
-    if not path.is_file():
-        raise InputError(f"the store {path} is no file: give the path of one, such as scores.db.")
-    try:
-        with path.open("rb") as file:
-            header = file.read(100)
-    except OSError as error:
-        raise InputError(f"the store {path} cannot be read: {error.strerror}.") from error
-    if not header.startswith(_HEADER) or int.from_bytes(header[68:72], "big") != APPLICATION_ID:
-        raise InputError(f"{path} is not a store of this package, and was left as it is: give another path.")
-    faults = _faults(path)
-    if faults:
-        raise InputError(
-            f"the store {path} is damaged ({' '.join(faults.split())}), and was left as it is: give another path."
-        )
-
-
-def _faults(path: Path) -> str | None:
-    """What is wrong with a file, read without changing it; None if nothing is."""
-    if path.with_name(f"{path.name}-journal").exists():
-        return None  # its making was cut short; SQLite undoes that, and it is made again
-    # where nobody has it open there is no log beside it, and a reader that takes no locks makes none
-    alone = not path.with_name(f"{path.name}-wal").exists()
-    uri = f"{path.absolute().as_uri()}?mode=ro{'&immutable=1' if alone else ''}"
-    try:
-        with contextlib.closing(sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS)) as connection:
-            found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
-            connection.execute("SELECT count(*) FROM measures").fetchone()
-    except sqlite3.DatabaseError as error:
-        found = str(error)
-    if found != "ok" and alone and path.with_name(f"{path.name}-wal").exists():
-        return _faults(path)  # somebody opened it meanwhile, and may have changed what was being read
-    return None if found == "ok" else str(found)
 
 
 def _measure(key: Key) -> tuple[str, ...]:

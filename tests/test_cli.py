@@ -71,6 +71,17 @@ def test_rank(run, users):
     assert all(len(line) <= 80 for line in out.splitlines())
 
 
+def test_rank_goes_on_from_its_store(run, users, tmp_path):
+    command = ["rank", f"{users}:net", f"{users}:wide", "--store", "scores.db", "--json", "-", *SMALL]
+    first, again = (json.loads(run(*command, *more)[1]) for more in (["--workers", "1"], ["--engine", "local"]))
+    for row in [*first["rows"], *again["rows"]]:
+        del row["seconds"]
+    assert first == again
+    assert (tmp_path / "scores.db").exists()
+    status, _, err = run(*command, "--engine", "spark")
+    assert status == 2 and "there are local, ray" in err
+
+
 def test_rank_keeps_failures_and_goes_on(run, users, tmp_path):
     command = ["rank", "timm/test_vitt", f"{users}:net", f"{users}:Linear", *SMALL]
     status, out, _ = run(*command, "--json", "all.json", "--csv", "all.csv")

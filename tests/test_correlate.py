@@ -16,6 +16,8 @@ from lswag_hooks.benchmark import Benchmark
 from lswag_hooks.cli import main
 from lswag_hooks.correlating import correlate
 from lswag_hooks.errors import InputError
+from lswag_hooks.passes.flow import Flow
+from lswag_hooks.spaces.nasbench201 import NASBench201
 from lswag_hooks.store import Store
 
 DISCONNECTED = "|none~0|+|none~0|none~1|+|none~0|none~1|none~2|"
@@ -67,6 +69,50 @@ def test_a_store_is_reused_and_gives_the_same(batch, tmp_path, monkeypatch):
     again = run(batch, few(6, DISCONNECTED), store=path)
     pd.testing.assert_frame_equal(first.scores, again.scores)
     assert first.reasons == again.reasons
+
+
+def test_what_broke_down_is_not_kept_as_a_score(batch, tmp_path, monkeypatch):
+    path, plain = tmp_path / "scores.db", NASBench201.build
+    lost, *others = few(4).architectures("cifar10")
+    words = iter([MemoryError("not today"), InputError("no images of this size")])
+
+    def starved(space, architecture, *arguments, **options):
+        if architecture == lost:
+            raise next(words)
+        return plain(space, architecture, *arguments, **options)
+
+    monkeypatch.setattr(NASBench201, "build", starved)
+    assert run(batch, few(4), store=path).reasons == {lost: "MemoryError: not today"}
+    with Store(path) as store:
+        assert {record.key.candidate for record in store} == {*others}
+        assert {failed.reason for failed in store.failures()} == {"MemoryError: not today"}
+    for _ in range(2):  # what this package says is kept, and not asked again
+        assert run(batch, few(4), store=path).reasons == {lost: "no images of this size"}
+    with Store(path) as store:
+        assert len(store) == 4 * 6 and store.failures() == []
+
+
+def test_a_pass_that_broke_down_is_tried_again(batch, tmp_path, monkeypatch):
+    plain, failing = Flow.run, [True]
+
+    def broken(self, *arguments):
+        if failing:
+            raise MemoryError("not today")
+        return plain(self, *arguments)
+
+    monkeypatch.setattr(Flow, "run", broken)
+
+    def scores():
+        options = {"architectures": 0, "resamples": 20, "progress": False, "store": tmp_path / "scores.db"}
+        return correlate("nasbench201", batch, "zico,synflow", benchmark=few(3), **options).scores
+
+    first = scores()
+    assert first["synflow"].isna().all() and first["zico"].notna().all()
+    with Store(tmp_path / "scores.db") as store:
+        assert "synflow" not in "".join(record.key.proxy for record in store) and len(store.failures()) == 3
+    failing.clear()
+    again = scores()
+    assert again["synflow"].notna().all() and again["zico"].equals(first["zico"])
 
 
 def test_a_store_does_not_mix_seeds_batches_or_settings(batch, tmp_path):

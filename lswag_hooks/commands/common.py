@@ -68,6 +68,15 @@ def add_common(parser: ArgumentParser, size: str) -> None:
     add("--config", action="config", help="a YAML file with any of these options")
 
 
+def add_place(parser: ArgumentParser) -> None:
+    """Add the options that say where candidates are scored, and where scores are kept."""
+    add = parser.add_argument
+    add("--store", type=str, metavar="FILE", help="keep finished scores here; the same command goes on where it ended")
+    add("--engine", type=str, default="local", help="local or ray")
+    add("--workers", type=int, default=1, metavar="N", help="number of processes")
+    add("--address", type=str, metavar="HOST:PORT", help="of a started Ray cluster")
+
+
 def add_output(parser: ArgumentParser) -> None:
     """Add the options that say where results go."""
     parser.add_argument("--json", type=str, metavar="PATH", help="write everything as JSON; - for stdout, and no table")

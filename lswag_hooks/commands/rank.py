@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from jsonargparse import ArgumentParser, Namespace
 
-from lswag_hooks.commands.common import add_common, by, check_paths, load_batch, numbers, write
+from lswag_hooks.commands.common import add_common, add_place, by, check_paths, load_batch, numbers, write
 from lswag_hooks.ranking import images_of, rank
 from lswag_hooks.report.table import console, ranking_table
 
@@ -16,6 +16,7 @@ def add_rank(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--seeds", type=numbers, default=1, metavar="N", help="how many draws of the weights, or which: 0,5,7"
     )
+    add_place(parser)
 
 
 def run_rank(options: Namespace) -> int:
@@ -28,6 +29,10 @@ def run_rank(options: Namespace) -> int:
         options.proxies,
         options.seeds,
         num_classes=options.num_classes,
+        store=options.store,
+        engine=options.engine,
+        workers=options.workers,
+        address=options.address,
         **shared,
     )
     write(options, ranking.to_dict(), ranking)

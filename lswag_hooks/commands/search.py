@@ -8,7 +8,7 @@ from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
-from lswag_hooks.commands.common import add_data, check_paths, numbers, task_batch, write
+from lswag_hooks.commands.common import add_data, add_place, check_paths, numbers, task_batch, write
 from lswag_hooks.ensembles import Libra
 from lswag_hooks.errors import InputError
 from lswag_hooks.report.table import console, table
@@ -66,11 +66,8 @@ def add_search(parser: ArgumentParser) -> None:
     add("--mode", type=str, default="score", help="score (evaluation, BatchNorm on batch statistics), train or eval")
     add("--init", type=str, metavar="wake", help="wake: score copies with zero gains, layer scales and heads awake")
     add("--seed", type=int, default=0, metavar="N", help="of the search and of the weights")
-    add("--store", type=str, metavar="FILE", help="keep finished scores here; the same command goes on where it ended")
+    add_place(parser)
     add("--resume", action="store_true", help="insist that the store has something to go on with")
-    add("--engine", type=str, default="local", help="local or ray")
-    add("--workers", type=int, default=1, metavar="N", help="number of processes")
-    add("--address", type=str, metavar="HOST:PORT", help="of a started Ray cluster")
     add("--best", type=int, default=10, metavar="N", help="how many of the best architectures to show and write")
     add("--yaml", type=str, metavar="FILE", help="write the best architectures here, as recipes read them")
     add("--json", nargs="?", const="-", type=str, metavar="PATH", help="print everything as JSON, or write it there")

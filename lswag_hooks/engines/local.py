@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
-from lswag_hooks.errors import InputError, LSWAGError
+from lswag_hooks.errors import InputError, LSWAGError, told
 
 if TYPE_CHECKING:
     from multiprocessing.context import ForkServerContext, SpawnContext
@@ -168,8 +168,7 @@ def _attempt(function: Callable[[Any, Any], Any], payload: Any, job: Any) -> Any
     try:
         return function(payload, job)
     except Exception as error:  # the other jobs are worth their outcomes
-        said = " ".join(str(error).split())[:300]
-        return Failure(said if isinstance(error, LSWAGError) else f"{type(error).__name__}: {said}")
+        return Failure(told(error))
 
 
 def _serve(pipe: Connection, content: bytes, threads: int) -> None:

@@ -47,10 +47,11 @@ class Pass:
 
 @dataclass
 class Passed:
-    """What the passes showed, and why some showed nothing."""
+    """What the passes showed, why some showed nothing, and which of these broke down and may not do so again."""
 
     found: dict[Pass, Any] = field(default_factory=dict)
     reasons: dict[Pass, str] = field(default_factory=dict)
+    broken: set[Pass] = field(default_factory=set)
 
 
 def run_passes(
@@ -88,4 +89,5 @@ def run_passes(
         except Exception as error:  # a model may refuse any input, weight or mode that is not its usual one
             first = (str(error).splitlines() or [""])[0]
             result.reasons[wanted] = f"the pass {wanted.need!r} failed with {type(error).__name__}: {first}"
+            result.broken.add(wanted)
     return result

@@ -40,9 +40,10 @@ NO_LAYER = "no weight layer: the loss reaches no convolution and no matrix produ
 
 @dataclass(frozen=True)
 class Missing:
-    """A score that cannot be had, and why."""
+    """A score that cannot be had, and why; ``broken``: something broke down, which it may not do another time."""
 
     reason: str
+    broken: bool = False
 
 
 @dataclass
@@ -141,7 +142,7 @@ class OwnPass(Proxy):
     def total(self, seen: Observation) -> float | Missing:
         for wanted in self.passes:
             if wanted in seen.passed.reasons:
-                return Missing(seen.passed.reasons[wanted])
+                return Missing(seen.passed.reasons[wanted], wanted in seen.passed.broken)
         try:
             return self.value(*(seen.passed.found[wanted] for wanted in self.passes))
         except (ArithmeticError, RuntimeError) as error:  # a decomposition that does not converge, a number too large

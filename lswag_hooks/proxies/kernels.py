@@ -130,7 +130,7 @@ class TCET(Proxy):
     def total(self, seen: Observation) -> float | Missing:
         for wanted in self.passes:
             if wanted in seen.passed.reasons:
-                return Missing(seen.passed.reasons[wanted])
+                return Missing(seen.passed.reasons[wanted], wanted in seen.passed.broken)
         if self.saliency == "synflow":
             terms = {
                 layer.name: functional.log_ratio(

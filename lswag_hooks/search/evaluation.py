@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -12,12 +11,10 @@ from typing import Any
 
 import torch
 
-from lswag_hooks.correlating import Measured, Work, known_scores, measure, records
-from lswag_hooks.engines import Failure
-from lswag_hooks.errors import InputError, near_matches
+from lswag_hooks.correlating import Measured, Work, keep_measured, known_scores, measure
+from lswag_hooks.engines import Failure, check_engine, runner
+from lswag_hooks.errors import InputError
 from lswag_hooks.store import Store
-
-ENGINES = {"local": "lswag_hooks.engines.local", "ray": "lswag_hooks.engines.ray"}
 
 
 class Evaluator:
@@ -49,12 +46,7 @@ class Evaluator:
         resume: bool = False,
         address: str | None = None,
     ) -> None:
-        if engine not in ENGINES:
-            raise InputError(f"engine={engine!r}:{near_matches(str(engine), ENGINES)} there are {', '.join(ENGINES)}.")
-        if workers < 1:
-            raise InputError(f"workers={workers}: give one or more.")
-        if address is not None and engine != "ray":
-            raise InputError(f"address={address!r} is of a Ray cluster: use it with engine='ray'.")
+        check_engine(engine, workers, address)
         self.work, self.workers = work, workers
         self.engine, self.options = engine, {} if address is None else {"address": address}
         self.computed = self.reused = 0
@@ -86,12 +78,11 @@ class Evaluator:
         missing = [name for name in architectures if name not in measured]
         try:
             for index, outcome in self._run(missing):
-                name, died = missing[index], isinstance(outcome, Failure)
+                name = missing[index]
                 if isinstance(outcome, Failure):
-                    lost = {proxy.key: float("nan") for proxy in self.work.proxies}
-                    outcome = Measured(lost, dict.fromkeys(lost, outcome.reason))
-                if self._store is not None and not died:  # on another day there may be memory enough
-                    self._store.put(records(self.work, name, outcome))
+                    outcome = Measured.nothing(self.work, outcome.reason)
+                if self._store is not None:
+                    keep_measured(self._store, self.work, name, outcome)
                 measured[name] = outcome
                 self.computed += 1
                 self.seconds += outcome.seconds
@@ -112,7 +103,7 @@ class Evaluator:
     def _run(self, jobs: Sequence[str]) -> Iterator[tuple[int, Any]]:
         if not jobs:
             return iter(())
-        run = importlib.import_module(ENGINES[self.engine]).run
+        run = runner(self.engine)
         # the same number whatever is left to do: it may change the order of sums
         threads = max(1, torch.get_num_threads() // self.workers)
         found: Iterator[tuple[int, Any]] = run(
