@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import torch
+from PIL import Image, ImageOps
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.data.transforms_factory import create_transform
 from torch import Tensor
@@ -126,6 +127,10 @@ class Timm(Transforms):
             re_prob=erasing,
             re_mode=erasing_mode,
         )
+        for step in train.transforms:
+            for operation in getattr(step, "ops", ()):
+                if operation.name.startswith("Posterize"):
+                    operation.aug_fn = posterize
         super().__init__(T.Compose([rgb, train]), T.Compose([rgb, create_transform(**same, crop_pct=crop)]))
 
 
@@ -155,6 +160,19 @@ class Cutout:
 
     def __repr__(self) -> str:
         return f"Cutout({self.side})"
+
+
+def posterize(image: Any, bits: int, **_: Any) -> Any:
+    """Keep the upper bits of each colour; timm's strongest asks for none, which is black, and Pillow 13 refuses that.
+
+    Example:
+        >>> pixel = Image.new("RGB", (1, 1), (200, 255, 3))
+        >>> posterize(pixel, 1).getpixel((0, 0)), posterize(pixel, 0).getpixel((0, 0))
+        ((128, 128, 0), (0, 0, 0))
+    """
+    if bits >= 8:
+        return image
+    return ImageOps.posterize(image, bits) if bits > 0 else Image.new(image.mode, image.size)
 
 
 def rgb(image: Any) -> Any:
