@@ -27,15 +27,12 @@ class Accuracies(L.LightningModule):
         num_classes: of all.
     """
 
-    def __init__(
-        self, networks: Sequence[Supernet | AutoFormer], architectures: Sequence[str], num_classes: int
-    ) -> None:
+    def __init__(self, networks: Sequence[Network], architectures: Sequence[str], num_classes: int) -> None:
         super().__init__()
-        self.networks, self.architectures = nn.ModuleList(networks), list(architectures)
-        each = [
-            MulticlassAccuracy(num_classes, average="micro") for _ in range(len(networks) * len(self.architectures))
-        ]
-        self.metrics = nn.ModuleList(each)
+        self.networks: Any = nn.ModuleList(networks)
+        self.architectures = list(architectures)
+        number = len(networks) * len(architectures)
+        self.metrics: Any = nn.ModuleList(MulticlassAccuracy(num_classes, average="micro") for _ in range(number))
 
     def test_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
         """Run a batch through all."""

@@ -17,8 +17,9 @@ from lswag_hooks.spaces.autoformer_network import AutoFormer
 from recipes.autoformer.choices import from_plain, resolve_space
 from recipes.autoformer.released import is_released, released_space, renamed
 from recipes.autoformer.supernet import Supernet
+from recipes.common import KEY
 
-KEY = "recipe"  # of what a checkpoint of this recipe says about itself
+SIZES = ("num_classes", "image_size", "patch_size", "channels")
 SHAPE = ("space", "image_size", "patch_size", "channels")  # what networks must share for weights to fit
 
 
@@ -48,10 +49,14 @@ class Saved:
         Raises:
             InputError: the weights are not those of the network that the checkpoint says it holds.
         """
-        sizes = [self.network[name] for name in ("num_classes", "image_size", "patch_size", "channels")]
-        made: Supernet | AutoFormer = Supernet(self.space, *sizes)
+        classes, side, patch_size, channels = (self.network[name] for name in SIZES)
+        made: Supernet | AutoFormer
         if self.network["kind"] == "subnet":
-            made = made.inherit(self.network["architecture"])
+            made = AutoFormer(
+                self.space.parse(self.network["architecture"]), classes, (side, side), patch_size, channels
+            )
+        else:
+            made = Supernet(self.space, classes, side, patch_size, channels)
         load(made, self.state, self.path)
         return made.eval()
 

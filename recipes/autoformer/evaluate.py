@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from lswag_hooks.errors import InputError
 from recipes.autoformer.accuracy import check_fits, measured, quiet_trainer
 from recipes.autoformer.checkpoints import read_checkpoint
 from recipes.autoformer.choices import largest_subnet, read_architecture
-from recipes.autoformer.cli import told
+from recipes.common import finish
 from recipes.data import ImageData
 
 
@@ -69,5 +70,11 @@ def evaluate(
     return found
 
 
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit status."""
+    auto_cli(evaluate, as_positional=False, args=None if args is None else list(args))
+    return 0
+
+
 if __name__ == "__main__":
-    told(lambda: auto_cli(evaluate))
+    finish(main)

@@ -1,7 +1,18 @@
-"""Train a single network from scratch: ``python -m recipes.autoformer.retrain fit --config FILE``; also validate and test."""
+"""Train one network from scratch: ``python -m recipes.autoformer.retrain --help``."""
 
-from recipes.autoformer.cli import told, train
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from recipes.autoformer.train import train
 from recipes.autoformer.training import SubnetTraining
+from recipes.common import finish
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Train with ``configs/retrain.yaml`` for defaults; returns the exit status."""
+    return train(SubnetTraining, "retrain.yaml", args)
+
 
 if __name__ == "__main__":
-    told(lambda: train(SubnetTraining))
+    finish(main)

@@ -20,8 +20,8 @@ from jsonargparse import auto_cli
 from lswag_hooks.errors import InputError
 from recipes.autoformer.accuracy import check_fits, measured, quiet_trainer
 from recipes.autoformer.checkpoints import Saved, read_checkpoint
-from recipes.autoformer.cli import told
 from recipes.autoformer.supernet import distinct
+from recipes.common import finish
 from recipes.data import ImageData
 
 COLUMNS = ("task", "arch", "val_accuracy", "params", "flops")
@@ -148,5 +148,11 @@ def _digest(path: Path) -> str:
     return found.hexdigest()
 
 
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit status."""
+    auto_cli(sample_benchmark, as_positional=False, args=None if args is None else list(args))
+    return 0
+
+
 if __name__ == "__main__":
-    told(lambda: auto_cli(sample_benchmark))
+    finish(main)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from jsonargparse import auto_cli
@@ -13,7 +14,7 @@ from lswag_hooks.search import Evolution, SearchResult
 from lswag_hooks.search import search as search_space
 from lswag_hooks.spaces.autoformer import PATCH
 from recipes.autoformer.choices import Choices, resolve_space
-from recipes.autoformer.cli import told
+from recipes.common import finish
 from recipes.data import ImageData
 
 
@@ -82,5 +83,11 @@ def search(
     return found
 
 
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit status."""
+    auto_cli(search, as_positional=False, args=None if args is None else list(args))
+    return 0
+
+
 if __name__ == "__main__":
-    told(lambda: auto_cli(search))
+    finish(main)

@@ -93,7 +93,7 @@ class Supernet(nn.Module):
             return by_kind.reshape(shape)
         return weight[tuple(slice(size) for size in shape)]
 
-    def _rates(self, spec: AutoFormerSpec) -> dict[str, float]:
+    def _rates(self, spec: AutoFormerSpec) -> dict[str, Any]:
         share = spec.embed_dim / self.largest.embed_dim
         # the rate of the subnet's own last block
         deep = (spec.depth - 1) / max(1, self.largest.depth - 1)

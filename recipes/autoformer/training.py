@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 import json
-import random
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as L
-import numpy as np
-import torch
 import torch.nn.functional as F
-from timm.data import Mixup
-from timm.optim import create_optimizer_v2, param_groups_weight_decay
-from timm.scheduler import CosineLRScheduler
+from timm.data.mixup import Mixup
+from timm.optim import create_optimizer_v2, param_groups_weight_decay  # type: ignore[attr-defined]
+from timm.scheduler.cosine_lr import CosineLRScheduler
 from torch import Tensor, nn
 from torchmetrics.classification import MulticlassAccuracy
 
 from lswag_hooks.errors import InputError
 from lswag_hooks.spaces.autoformer import PATCH
 from lswag_hooks.spaces.autoformer_network import AutoFormer
-from recipes.autoformer.checkpoints import KEY, start_from
+from recipes.autoformer.checkpoints import start_from
 from recipes.autoformer.choices import Choices, largest_subnet, plain, read_architecture, resolve_space
 from recipes.autoformer.supernet import Supernet, drawn
+from recipes.common import KEY, differences, seed_epoch
 
+LAST = "last.ckpt"
 NO_DECAY = ("class_token", "position")  # as published, beside what has one dimension
 
 
@@ -104,6 +104,10 @@ class Training(L.LightningModule):
             raise InputError(f"schedule.warmup_epochs={warm} of trainer.max_epochs={epochs}: leave some to train.")
         if self.mixup is not None and getattr(data, "batch_size", 2) % 2:
             raise InputError(f"data.batch_size={data.batch_size}: mixup and cutmix mix pairs; give an even number.")
+        folders = [getattr(callback, "dirpath", None) for callback in self.trainer.checkpoint_callbacks]
+        begun = [Path(folder) / LAST for folder in folders if folder and (Path(folder) / LAST).is_file()]
+        if begun and self.trainer.ckpt_path is None:
+            raise InputError(f"there is a run in --out: go on with --ckpt_path {begun[0]}, or give another --out.")
 
     def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
         """Cross-entropy of a mixed batch."""
@@ -129,18 +133,14 @@ class Training(L.LightningModule):
         """Set learning rate and random states, each from the epoch alone."""
         self._lr.step(self.current_epoch)
         self.log("lr", self._lr.optimizer.param_groups[0]["lr"])
-        entropy = [self.seed, self.current_epoch, self.global_rank]
-        state = int(np.random.SeedSequence(entropy).generate_state(1)[0])
-        random.seed(state)
-        np.random.seed(state)
-        torch.manual_seed(state)
+        seed_epoch(self.seed, self.current_epoch, self.global_rank)
 
     def configure_optimizers(self) -> Any:
         """timm's optimizer and cosine."""
-        schedule = self.schedule
+        schedule, epochs = self.schedule, self.trainer.max_epochs or 1
         kept = [name for name, _ in self.network.named_parameters() if name.endswith(NO_DECAY)]
         optimizer = create_optimizer_v2(
-            param_groups_weight_decay(self.network, schedule.weight_decay, kept),
+            param_groups_weight_decay(self.network, schedule.weight_decay, no_weight_decay_list=kept),
             opt=schedule.optimizer,
             lr=schedule.lr * self._global_batch() / schedule.lr_batch,
             momentum=schedule.momentum,
@@ -148,9 +148,9 @@ class Training(L.LightningModule):
         # not left to Lightning, whose order of checkpoints and schedulers would matter in a resume
         self._lr = CosineLRScheduler(
             optimizer,
-            self.trainer.max_epochs,
+            epochs,
             lr_min=schedule.min_lr,
-            warmup_t=min(schedule.warmup_epochs, self.trainer.max_epochs - 1),
+            warmup_t=min(schedule.warmup_epochs, epochs - 1),
             warmup_lr_init=schedule.warmup_lr,
         )
         return optimizer
@@ -181,17 +181,13 @@ class Training(L.LightningModule):
         if KEY not in checkpoint:
             raise InputError("ckpt_path is no checkpoint of this recipe; to start from other weights: model.weights.")
         there, here = checkpoint[KEY], self.settings()
-        parts = ("network", "training", "data") if self.trainer.state.fn == "fit" else ("network",)
-        differ = [
-            f"{part}.{name} is {there[part].get(name)!r} there, {here[part].get(name)!r} here"
-            for part in parts
-            for name in dict.fromkeys([*there[part], *here[part]])
-            if there[part].get(name) != here[part].get(name)
-        ]
-        if differ:
+        if told := differences(there["network"], here["network"]):
+            raise InputError(f"ckpt_path is of another architecture: {told}.")
+        told = "; ".join(filter(None, (differences(there[part], here[part]) for part in ("training", "data"))))
+        if told and self.trainer.state.fn == "fit":
             raise InputError(
-                f"the checkpoint is of a run with other settings: {'; '.join(differ)}. Give those of that run, or "
-                "start a new one from its weights: model.weights."
+                f"ckpt_path is of a run with other settings: {told}. Give those of that run, or start a new one from "
+                "its weights: model.weights."
             )
 
     def _evaluate(self, batch: tuple[Tensor, Tensor], name: str, accuracy: MulticlassAccuracy) -> None:
@@ -244,7 +240,7 @@ class SupernetTraining(Training):
     ) -> None:
         found = resolve_space(space, patch_size)
         validated = largest_subnet(found) if validate_with is None else read_architecture(validate_with, found)
-        rates = {"dropout": dropout, "attention_dropout": attention_dropout, "drop_path": drop_path}
+        rates: dict[str, Any] = {"dropout": dropout, "attention_dropout": attention_dropout, "drop_path": drop_path}
         network = Supernet(found, num_classes, image_size, patch_size, **rates)
         described = {"kind": "supernet", **_described(space, num_classes, image_size, patch_size)}
         if weights is not None:
@@ -297,7 +293,7 @@ class SubnetTraining(Training):
     ) -> None:
         found = resolve_space(space, patch_size)
         architecture = read_architecture(architecture, found)
-        rates = {"dropout": dropout, "attention_dropout": attention_dropout, "drop_path": drop_path}
+        rates: dict[str, Any] = {"dropout": dropout, "attention_dropout": attention_dropout, "drop_path": drop_path}
         sizes = (num_classes, (image_size, image_size), patch_size)
         network = AutoFormer(found.parse(architecture), *sizes, **rates)
         described = {
