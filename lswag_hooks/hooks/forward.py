@@ -344,7 +344,9 @@ def _regions(model: nn.Module, found: list[tuple[int, ...]]) -> Iterator[None]:
     def before(module: nn.Module, inputs: tuple[Any, ...]) -> None:
         boxes = inputs[1] if len(inputs) > 1 else None
         if isinstance(boxes, Tensor) and boxes.dim() == 2 and boxes.shape[1] == 5:  # (image, x1, y1, x2, y2)
-            found.append(tuple(torch.bincount(boxes[:, 0].long()).tolist()))
+            image = boxes[:, 0].long()
+            if bool((image[1:] >= image[:-1]).all()):  # else they are no blocks, and are reported as not covered
+                found.append(tuple(torch.bincount(image).tolist()))
         elif isinstance(boxes, (list, tuple)) and all(isinstance(box, Tensor) for box in boxes):
             found.append(tuple(len(box) for box in boxes))
 

@@ -133,7 +133,7 @@ def take_inventory(graph: Graph, parameters: Parameters) -> Inventory:
     for name, places in graph.exits.items():  # fused experts, functions of one's own: weights by what they enter
         entered = {node.name() for node, _ in places if _UNRULED.search(node.name())}
         owner = parameters.owners[name]
-        known = name in seen or name in inventory.uncovered or is_table(name, owner) or isinstance(owner, nn.Embedding)
-        if entered and not known and sum(n > 1 for n in parameters.by_name[name].shape) >= 2:
+        listed = name in seen or name in inventory.uncovered or is_table(name, owner) or isinstance(owner, nn.Embedding)
+        if entered and not listed and sum(n > 1 for n in parameters.by_name[name].shape) >= 2:
             inventory.uncovered[name] = f"enters {', '.join(sorted(entered))}, for which there is no rule"
     return inventory

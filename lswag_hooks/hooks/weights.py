@@ -152,7 +152,12 @@ class GradientCapture:
             found.source = sources[0] if len(sources) == 1 else SumGradient(sources, tuple(parameter.shape))
         if len(parts) == 1 and parts[0][1] is not None:
             call, operands = parts[0][0], parts[0][1]
-            found.outputs = lambda: self._summed(call, operands.gradient)
+            if bias is not None and (call.kind == "broadcast" or self.parameters.names[id(bias)] in call.parameters):
+                # the product is not the layer's own: its bias is behind what enters it, as the weight is
+                behind = self._call_source(call, operands, layer.parameter, bias)
+                found.outputs = lambda: behind.block(slice(0, self.samples), slice(0, behind.rows)).flatten(1)
+            else:
+                found.outputs = lambda: self._summed(call, operands.gradient)
         return found
 
     def _summed(self, call: WeightCall, gradient: Tensor) -> Tensor:

@@ -487,9 +487,11 @@ def test_position_network_that_never_sees_a_sample_is_right_or_reported(name, le
     net = Net(forward, fc=nn.Linear(6, 6), position=nn.Linear(2, 7), out=nn.Linear(7, 6)).double()
     wanted, seen = loop(net, x := tokens(length)), capture(net, x)
     same(seen.gradients["fc.weight"], wanted["fc.weight"])
-    for weight in ("position.weight", "out.weight"):
+    for layer in ("position", "out"):
+        weight = f"{layer}.weight"
         if weight in seen.gradients:
             same(seen.gradients[weight], wanted[weight])
+            same(seen.bias[weight], wanted[f"{layer}.bias"])
         else:
             assert seen.uncovered.get(weight), "skipped in silence"
 
