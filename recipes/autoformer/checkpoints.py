@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import pickle
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ from lswag_hooks.spaces.autoformer_network import AutoFormer
 from recipes.autoformer.choices import from_plain, resolve_space
 from recipes.autoformer.released import is_released, released_space, renamed
 from recipes.autoformer.supernet import Supernet
-from recipes.common import KEY
+from recipes.common import KEY, finish
 
 SIZES = ("num_classes", "image_size", "patch_size", "channels")
 SHAPE = ("space", "image_size", "patch_size", "channels")  # what networks must share for weights to fit
@@ -161,3 +163,21 @@ def load(network: nn.Module, state: dict[str, Tensor], path: str | Path) -> None
         more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
         raise InputError(f"{path} is of another architecture: {wrong[0]}{more}.")
     network.load_state_dict(state)
+
+
+def compare(args: Sequence[str] | None = None) -> int:
+    """Say whether two checkpoints have the same weights, bit for bit: ``python -m recipes.autoformer.checkpoints A B``.
+
+    Returns:
+        The exit status: 0; 1 where they differ.
+    """
+    one, other = (read_checkpoint(path).state for path in (sys.argv[1:] if args is None else args))
+    differ = [
+        name for name in {**one, **other} if name not in one or name not in other or not one[name].equal(other[name])
+    ]
+    print(f"{len(differ)} of {len(one)} weights differ: {differ[0]}" if differ else f"{len(one)} weights are the same")
+    return 1 if differ else 0
+
+
+if __name__ == "__main__":
+    finish(compare)

@@ -52,3 +52,9 @@ step search-libra recipes.autoformer.search "${sizes[@]}" $first $augmented "${e
 step retrain recipes.autoformer.retrain "${small[@]}" $first $augmented --model.architecture "$out/lswag.yaml" --out "$out/retrain"
 tuned=("${small[@]}" $second $augmented --model.weights "$last")
 step finetune recipes.autoformer.finetune "${tuned[@]}" --out "$out/finetune" --trainer.callbacks.save_top_k=-1
+half=$(find "$out/finetune/checkpoints" -name 'epoch=0-*.ckpt')
+step resume recipes.autoformer.finetune "${tuned[@]}" --out "$out/resumed" --ckpt_path "$half"
+step same-weights recipes.autoformer.checkpoints "$out/finetune/checkpoints/last.ckpt" "$out/resumed/checkpoints/last.ckpt"
+step evaluate-finetuned recipes.autoformer.evaluate --checkpoint "$out/resumed/checkpoints/last.ckpt" --architecture "$out/lswag.yaml" \
+    $second $augmented --out "$out/finetuned.json"
+step evaluate-retrained recipes.autoformer.evaluate --checkpoint "$out/retrain/checkpoints/last.ckpt" $first $augmented
