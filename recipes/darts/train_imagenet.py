@@ -1,0 +1,17 @@
+"""Train a DARTS network on ImageNet: ``python -m recipes.darts.train_imagenet --help``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from recipes.common import finish
+from recipes.darts.train import train
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Train with ``configs/train_imagenet.yaml`` for defaults; returns the exit status."""
+    return train("train_imagenet.yaml", args)
+
+
+if __name__ == "__main__":
+    finish(main)

@@ -1,0 +1,207 @@
+"""Training of a DARTS network from scratch, with the published schedules."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import lightning.pytorch as L
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchmetrics.classification import MulticlassAccuracy
+
+from lswag_hooks.errors import InputError
+from lswag_hooks.spaces.darts import network
+from lswag_hooks.spaces.darts_network import Stem
+from recipes.common import KEY, differences, seed_epoch
+from recipes.darts.genotypes import read_genotype
+from recipes.darts.schedule import Shape, check_schedule, learning_rate
+
+
+class DARTSTraining(L.LightningModule):
+    """Train the network of a genotype; the defaults are DARTS's for CIFAR-10. Epochs are the Trainer's ``max_epochs``.
+
+    Checkpoints of whole epochs resume to the same weights, bit for bit on a CPU: learning rate, drop path and random
+    states follow from the seed and the epoch.
+
+    Args:
+        genotype: its string, the YAML file of a search, or the name of a published one.
+        channels: of the first cells' nodes.
+        layers: number of cells.
+        num_classes: number of outputs; the command line takes it from the data.
+        stem: ``"cifar"`` or ``"imagenet"``.
+        auxiliary: weight of the auxiliary head's loss; 0: there is no such head.
+        drop_path: chance that an edge is dropped in the last epoch; it grows linearly from 0.
+        smoothing: of labels.
+        lr: learning rate for a global batch of ``lr_batch``; scaled in proportion for others.
+        lr_batch: images in a step, over all processes and accumulated batches.
+        momentum: of SGD.
+        weight_decay: of all weights.
+        schedule: cosine, decay or linear: :func:`~recipes.darts.schedule.learning_rate`.
+        warmup_epochs: of linear warm-up.
+        seed: of drop path and of augmentation in this process.
+
+    Raises:
+        InputError: the genotype does not parse, or another argument makes no sense.
+    """
+
+    def __init__(
+        self,
+        genotype: str,
+        channels: int = 36,
+        layers: int = 20,
+        num_classes: int = 10,
+        stem: Stem = "cifar",
+        auxiliary: float = 0.4,
+        drop_path: float = 0.2,
+        smoothing: float = 0.0,
+        lr: float = 0.025,
+        lr_batch: int = 96,
+        momentum: float = 0.9,
+        weight_decay: float = 3e-4,
+        schedule: Shape = "cosine",
+        warmup_epochs: int = 0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if auxiliary < 0 or not 0 <= drop_path < 1 or not 0 <= smoothing < 1 or lr <= 0 or lr_batch < 1:
+            raise InputError(
+                f"model: auxiliary={auxiliary} must be at least 0; drop_path={drop_path} and smoothing={smoothing} at "
+                f"least 0 and below 1; lr={lr} and lr_batch={lr_batch} above 0."
+            )
+        self.described: dict[str, Any] = {
+            "genotype": read_genotype(genotype),
+            "channels": channels,
+            "layers": layers,
+            "num_classes": num_classes,
+            "stem": stem,
+            "auxiliary": auxiliary > 0,
+        }
+        self.training_options: dict[str, Any] = {
+            "auxiliary_weight": auxiliary,
+            "drop_path": drop_path,
+            "smoothing": smoothing,
+            "lr": lr,
+            "lr_batch": lr_batch,
+            "momentum": momentum,
+            "weight_decay": weight_decay,
+            "schedule": schedule,
+            "warmup_epochs": warmup_epochs,
+            "seed": seed,
+        }
+        self.auxiliary, self.drop_path, self.smoothing, self.seed = auxiliary, drop_path, smoothing, seed
+        self.network = built(self.described)
+        self.val_acc = MulticlassAccuracy(num_classes, average="micro")
+        self.test_acc = MulticlassAccuracy(num_classes, average="micro")
+        self.test_acc5 = MulticlassAccuracy(num_classes, average="micro", top_k=min(5, num_classes))
+
+    def forward(self, images: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        """Logits; in training also the auxiliary head's."""
+        return self.network(images)  # type: ignore[no-any-return]
+
+    def setup(self, stage: str) -> None:
+        """Refuse what cannot go well, before any work."""
+        data: Any = getattr(self.trainer, "datamodule", None)
+        classes = getattr(data, "num_classes", self.described["num_classes"])
+        if classes != self.described["num_classes"]:
+            raise InputError(f"the network has {self.described['num_classes']} classes, and the data {classes}.")
+        if stage != "fit":
+            return
+        options = self.training_options
+        check_schedule(options["schedule"], self.trainer.max_epochs, options["warmup_epochs"])
+
+    def on_train_epoch_start(self) -> None:
+        """Set learning rate, drop path and random states, each from the epoch alone."""
+        epoch, epochs = self.current_epoch, int(self.trainer.max_epochs or 1)
+        options = self.training_options
+        lr = options["lr"] * self._global_batch() / options["lr_batch"]
+        # not left to a scheduler of Lightning, whose order with checkpoints would matter in a resume
+        lr = learning_rate(options["schedule"], lr, epoch, epochs, options["warmup_epochs"])
+        for group in self.trainer.optimizers[0].param_groups:
+            group["lr"] = lr
+        self.network.drop_path_rate = self.drop_path * epoch / epochs
+        seed_epoch(self.seed, epoch, self.global_rank)
+        self.log("lr", lr)
+
+    def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
+        """Cross-entropy, with the auxiliary head's."""
+        images, labels = batch
+        logits = self(images)
+        extra = None
+        if isinstance(logits, tuple):
+            logits, extra = logits
+        loss = F.cross_entropy(logits, labels, label_smoothing=self.smoothing)
+        if extra is not None:
+            loss = loss + self.auxiliary * F.cross_entropy(extra, labels, label_smoothing=self.smoothing)
+        self.log("train_loss", loss.detach(), on_step=False, on_epoch=True, prog_bar=True, batch_size=len(images))
+        return loss
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
+        """Top-1 accuracy, and cross-entropy."""
+        images, labels = batch
+        logits = self(images)
+        self.val_acc.update(logits, labels)
+        self.log("val_acc", self.val_acc, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(images))
+        loss = F.cross_entropy(logits, labels)
+        self.log("val_loss", loss, on_step=False, on_epoch=True, batch_size=len(images), sync_dist=True)
+
+    def test_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
+        """Top-1 and top-5 accuracy."""
+        images, labels = batch
+        logits = self(images)
+        for name in ("test_acc", "test_acc5"):
+            metric = getattr(self, name)
+            metric.update(logits, labels)
+            self.log(name, metric, on_step=False, on_epoch=True, batch_size=len(images))
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """SGD with momentum."""
+        options = self.training_options
+        return torch.optim.SGD(
+            self.parameters(), options["lr"], momentum=options["momentum"], weight_decay=options["weight_decay"]
+        )
+
+    def settings(self) -> dict[str, Any]:
+        """What must be the same in a run that goes on, as plain values."""
+        data: Any = getattr(self.trainer, "datamodule", None)
+        training = {
+            **self.training_options,
+            "epochs": self.trainer.max_epochs,
+            "global_batch": self._global_batch(),
+            "gradient_clip_val": self.trainer.gradient_clip_val,
+            "precision": self.trainer.precision,
+        }
+        found = {"network": self.described, "training": training, "data": data.settings() if data else {}}
+        plainly: dict[str, Any] = json.loads(json.dumps(found))
+        return plainly
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Say what it is a checkpoint of."""
+        # not save_hyperparameters(): LightningCLI would let those of the checkpoint win over what the user says
+        checkpoint[KEY] = self.settings()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse a checkpoint of another network, and in training one of other settings."""
+        if KEY not in checkpoint:
+            raise InputError("the checkpoint is none of this recipe.")
+        there, here = checkpoint[KEY], self.settings()
+        told = differences(there["network"], here["network"])
+        if told:
+            raise InputError(f"the checkpoint is of another architecture: {told}.")
+        if str(self.trainer.state.fn) != "fit":
+            return
+        told = "; ".join(filter(None, (differences(there[part], here[part]) for part in ("training", "data"))))
+        if told:
+            raise InputError(f"the checkpoint is of a run with other settings: {told}. Give those, or begin a new run.")
+
+    def _global_batch(self) -> int:
+        data: Any = getattr(self.trainer, "datamodule", None)
+        one = getattr(data, "batch_size", self.training_options["lr_batch"])
+        return int(one * self.trainer.world_size * self.trainer.accumulate_grad_batches)
+
+
+def built(described: dict[str, Any]) -> Any:
+    """The network that a description stands for."""
+    options = dict(described)
+    return network(options.pop("genotype"), **options)
