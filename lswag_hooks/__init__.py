@@ -16,7 +16,7 @@ from lswag_hooks.proxies import LSWAG, LSWAGRobust, RegSwap, ZiCo, list_proxies,
 from lswag_hooks.ranking import Ranking, prefilter, rank
 from lswag_hooks.results import ScoreResult
 from lswag_hooks.scoring import score
-from lswag_hooks.search import Evolution, OptunaSearch, Pruning, RandomSearch, SearchResult, search
+from lswag_hooks.search import Evolution, Latency, OptunaSearch, Pruning, RandomSearch, SearchResult, search
 from lswag_hooks.spaces import Space, get_space, list_spaces
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ __all__ = [
     "LSWAGCallback",
     "LSWAGError",
     "LSWAGRobust",
+    "Latency",
     "LayerProfile",
     "Libra",
     "LibraChecked",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +67,30 @@ class Work:
             "init": self.init,
         }
 
+    @property
+    def kept(self) -> tuple[Proxy, ...]:
+        """All that is measured of an architecture, each kept under its own key."""
+        return self.proxies
+
+    def measured(self, architecture: str) -> Measured:
+        """Build and score an architecture.
+
+        Raises:
+            Exception: whatever building and scoring raises.
+        """
+        return self.scored(*self.network(architecture), self.proxies)
+
+    def scored(self, model: nn.Module, loss: Any, proxies: Sequence[Proxy]) -> Measured:
+        """Score a network by some of the proxies."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # notes on one network of a thousand
+            result = score(model, self.batch, proxies, loss, seed=self.seed, mode=self.mode, init=self.init)
+        return Measured(dict(result.scores), dict(result.reasons), broken=frozenset(result.broken))
+
+    def ruled_out(self, measured: Measured) -> Measured | None:
+        """What is to be told of an architecture that needs no more than what was measured; None if it does."""
+        return None
+
     def network(self, architecture: str) -> tuple[nn.Module, Any]:
         """Build an architecture; the network and its loss, None for cross-entropy.
 
@@ -94,17 +118,21 @@ class Measured:
         seconds: of building and scoring.
         broken: those without a score because something broke down (want of memory, a mistake in a space's code): that
             is no property of the architecture, and is tried again another time.
+        left_out: those that were not computed, because the others made them needless.
+        ruled_out: why the architecture is out of question, whatever it scores; empty if it is not.
     """
 
     scores: dict[str, float]
     reasons: dict[str, str] = field(default_factory=dict)
     seconds: float = 0.0
     broken: frozenset[str] = frozenset()
+    left_out: frozenset[str] = frozenset()
+    ruled_out: str = ""
 
     @classmethod
     def nothing(cls, work: Work, reason: str, seconds: float = 0.0, broken: bool = True) -> Measured:
         """No score at all, for one reason."""
-        keys = [proxy.key for proxy in work.proxies]
+        keys = [proxy.key for proxy in work.kept]
         lost = dict.fromkeys(keys, float("nan"))
         return cls(lost, dict.fromkeys(keys, reason), seconds, frozenset(keys if broken else ()))
 
@@ -113,14 +141,9 @@ def measure(work: Work, architecture: str) -> Measured:
     """Build and score one architecture; one that cannot be scored has NaN everywhere, with the reason."""
     start = time.perf_counter()
     try:
-        model, loss = work.network(architecture)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # notes on one network of a thousand
-            result = score(model, work.batch, work.proxies, loss, seed=work.seed, mode=work.mode, init=work.init)
+        return replace(work.measured(architecture), seconds=time.perf_counter() - start)
     except Exception as error:  # whatever it is, the other architectures are worth their scores
         return Measured.nothing(work, told(error), time.perf_counter() - start, broken=not decided(error))
-    seconds = time.perf_counter() - start
-    return Measured(dict(result.scores), dict(result.reasons), seconds, frozenset(result.broken))
 
 
 def correlate(
@@ -252,35 +275,35 @@ def _wanted(proxies: str | Proxy | Sequence[str | Proxy], interval: Interval | N
 
 
 def known_scores(store: Store, work: Work, architectures: Sequence[str]) -> dict[str, Measured]:
-    """What a store holds of architectures, those alone of which it holds every proxy."""
-    keys = {name: [_key(work, name, proxy) for proxy in work.proxies] for name in architectures}
-    found = store.get(key for wanted in keys.values() for key in wanted)
+    """What a store holds of architectures, those alone of which it holds all that is needed."""
+    keys = {name: {proxy.key: _key(work, name, proxy) for proxy in work.kept} for name in architectures}
+    found = store.get(key for wanted in keys.values() for key in wanted.values())
     known = {}
     for name, wanted in keys.items():
-        if all(key in found for key in wanted):
-            records = [found[key] for key in wanted]
-            labels = [proxy.key for proxy in work.proxies]
-            known[name] = Measured(
-                {label: record.value for label, record in zip(labels, records, strict=True)},
-                {label: record.reason for label, record in zip(labels, records, strict=True) if record.reason},
-                max(record.seconds or 0.0 for record in records),
-            )
+        there = {label: found[key] for label, key in wanted.items() if key in found}
+        scores = {label: record.value for label, record in there.items()}
+        reasons = {label: record.reason for label, record in there.items() if record.reason}
+        seconds = max((record.seconds or 0.0 for record in there.values()), default=0.0)
+        one = Measured(scores, reasons, seconds)
+        out = work.ruled_out(one)
+        if out is not None:
+            known[name] = out
+        elif len(there) == len(wanted):
+            known[name] = one
     return known
 
 
 def keep_measured(store: Store, work: Work, architecture: str, measured: Measured) -> None:
     """Keep what one architecture scored; what broke down is kept as a failure, which is tried again."""
-    if len(measured.broken) < len(work.proxies):
-        store.put(
-            Record(
-                _key(work, architecture, proxy), measured.scores[label], measured.reasons.get(label), measured.seconds
-            )
-            for label, proxy in ((proxy.key, proxy) for proxy in work.proxies)
-            if label not in measured.broken
-        )
-    for proxy in work.proxies:
-        if proxy.key in measured.broken:
-            store.fail(FailedAttempt(_key(work, architecture, proxy), measured.reasons[proxy.key]))
+    found = []
+    for proxy in work.kept:
+        key, label = _key(work, architecture, proxy), proxy.key
+        if label in measured.broken:
+            store.fail(FailedAttempt(key, measured.reasons[label]))
+        elif label not in measured.left_out:
+            found.append(Record(key, measured.scores[label], measured.reasons.get(label), measured.seconds))
+    if found:
+        store.put(found)
 
 
 def _key(work: Work, architecture: str, proxy: Proxy) -> Key:

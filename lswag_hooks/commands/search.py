@@ -11,6 +11,7 @@ from jsonargparse import ArgumentParser, Namespace
 from lswag_hooks.commands.common import add_data, add_place, check_paths, numbers, task_batch, write
 from lswag_hooks.ensembles import Libra
 from lswag_hooks.errors import InputError
+from lswag_hooks.latency import Latency
 from lswag_hooks.report.table import console, table
 from lswag_hooks.search import ALGORITHMS, EVALUATIONS, Evolution, OptunaSearch, Pruning, RandomSearch, search
 from lswag_hooks.spaces import Space, get_space
@@ -37,6 +38,22 @@ def amount(value: Any) -> int:
     return round(found)
 
 
+def bounds(value: Any) -> dict[str, float]:
+    """Read names with numbers, such as ``swap=200,latency=0.02``; YAML gives them as they are.
+
+    Example:
+        >>> bounds("swap=200,latency=0.02")
+        {'swap': 200.0, 'latency': 0.02}
+    """
+    if isinstance(value, dict):
+        return {str(name): float(bound) for name, bound in value.items()}
+    pairs = [part.partition("=") for part in str(value).split(",")]
+    try:
+        return {name.strip(): float(bound) for name, _, bound in pairs}
+    except ValueError:
+        raise ArgumentTypeError(f"{value!r}: write it like swap=200,latency=0.02") from None
+
+
 def add_search(parser: ArgumentParser) -> None:
     """Add the options of ``lswag search``."""
     add = parser.add_argument
@@ -44,7 +61,17 @@ def add_search(parser: ArgumentParser) -> None:
     add("--proxies", type=str, default="lswag", metavar="A,B", help="see `lswag proxies`; several are merged by rank")
     add("--libra", type=str, metavar="FILE", help="a fitted LIBRA, or the name of one, instead of --proxies")
     add("--algorithm", type=str, default="evolution", help=", ".join(ALGORITHMS))
-    add("--objectives", type=str, default="score", metavar="A,B", help="score,params searches for a Pareto front")
+    add(
+        "--objectives",
+        type=str,
+        default="score",
+        metavar="A,B",
+        help="score,params,latency searches for a Pareto front",
+    )
+    add("--require", type=bounds, metavar="P=X,..", help="rule out candidates beyond these: swap=200,latency=0.02")
+    add("--latency-samples", "--latency_samples", type=int, metavar="N", help="images at a time for the latency: 1")
+    add("--latency-repeats", "--latency_repeats", type=int, metavar="N", help="passes of which it is the median: 10")
+    add("--latency-device", "--latency_device", type=str, metavar="D", help="where it is measured: cpu")
     add("--evaluations", type=int, metavar="N", help=f"how many architectures to score; by default {EVALUATIONS:,}")
     for name, text in (("params", "parameters"), ("flops", "flops")):
         for bound, which in (("max", "most"), ("min", "fewest")):
@@ -99,6 +126,8 @@ def run_search(options: Namespace) -> int:
         min_params=options.min_params,
         max_flops=options.max_flops,
         min_flops=options.min_flops,
+        require=options.require,
+        latency=_latency(options),
         merge=options.merge,
         task=options.task,
         num_classes=options.num_classes,
@@ -132,6 +161,12 @@ def _space(options: Namespace) -> Space:
     from lswag_hooks.spaces.burgerformer import BurgerFormer
 
     return BurgerFormer(spatial_mlp=False)
+
+
+def _latency(options: Namespace) -> Latency | None:
+    given = {name: getattr(options, f"latency_{name}") for name in ("samples", "repeats", "device")}
+    given = {name: value for name, value in given.items() if value is not None}
+    return Latency(**given) if given else None
 
 
 def _algorithm(options: Namespace) -> Any:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -14,20 +14,22 @@ from lswag_hooks.errors import InputError, near_matches
 from lswag_hooks.functional.lswag import Interval, check_interval
 from lswag_hooks.hooks.session import MODES, Mode
 from lswag_hooks.images import Size
+from lswag_hooks.latency import Latency
 from lswag_hooks.proxies import LSWAG, Proxy, resolve_proxies
 from lswag_hooks.ranking import images_of, progress_bar
 from lswag_hooks.rng import check_seed
 from lswag_hooks.search.evaluation import Evaluator, Rate
 from lswag_hooks.search.evolution import Evolution
 from lswag_hooks.search.loop import Algorithm, run_generations
-from lswag_hooks.search.problem import Limits, Objective, Problem, check_budget, objective
+from lswag_hooks.search.problem import LATENCY, Limits, Objective, Problem, check_budget, objective
 from lswag_hooks.search.pruning import Pruning, run_pruning
 from lswag_hooks.search.random import RandomSearch
 from lswag_hooks.search.result import SearchResult
 from lswag_hooks.search.trials import OptunaSearch
+from lswag_hooks.search.work import search_work
 from lswag_hooks.spaces import Space, get_space
 
-__all__ = ["ALGORITHMS", "Evolution", "OptunaSearch", "Pruning", "RandomSearch", "SearchResult", "search"]
+__all__ = ["ALGORITHMS", "Evolution", "Latency", "OptunaSearch", "Pruning", "RandomSearch", "SearchResult", "search"]
 
 ALGORITHMS: dict[str, Any] = {
     "evolution": Evolution,
@@ -53,6 +55,9 @@ def search(
     min_params: int | None = None,
     max_flops: int | None = None,
     min_flops: int | None = None,
+    require: Mapping[str, float] | None = None,
+    early_exit: bool = True,
+    latency: Latency | None = None,
     merge: str = "log",
     task: str | None = None,
     num_classes: int | None = None,
@@ -81,7 +86,8 @@ def search(
         algorithm: ``"evolution"`` (the default of AutoFormer; NSGA-II with several objectives), ``"random"``,
             ``"pruning"`` (TE-NAS, for DARTS), ``"optuna"``; or one of these classes with settings of your own, such as
             ``Evolution(population=20, mutations=10, crossovers=10)``.
-        objectives: ``"score"``, or ``("score", "params")`` and the like: then a Pareto front is searched for.
+        objectives: ``"score"``, or ``("score", "params", "latency")`` and the like, for a Pareto front: the score and
+            what is to be small beside it: ``"params"``, ``"flops"``, ``"macs"`` (counted), ``"latency"`` (measured).
         evaluations: how many candidates are scored, or taken from the store; by default 1,000. Pruning takes as many as
             it needs.
         seed: of the search and of the weights.
@@ -91,6 +97,11 @@ def search(
         min_params: fewest parameters.
         max_flops: most flops, as the space counts them.
         min_flops: fewest flops.
+        require: what a candidate must have, such as ``{"swap": 200, "latency": 0.02}``: proxies, of those above or
+            others, and the latency in seconds, with the least good value. It is measured first; a candidate that misses
+            it is no parent and not among the best, whatever else it scores.
+        early_exit: do not compute that else. False computes it, and gives the same result later.
+        latency: how it is measured, by default ``Latency()``: one image at a time, on the CPU.
         merge: rule for several proxies, of :func:`~lswag_hooks.merge_ranks`.
         task: of the space; by default its first.
         num_classes: number of outputs; by default the task's.
@@ -127,10 +138,11 @@ def search(
     task = named.check_task(task)
     problem = Problem(named, limits, task, num_classes, image_size)
     if isinstance(chosen, Pruning):
-        _check_pruning(problem, goal, evaluations)
+        _check_pruning(problem, goal, evaluations, require)
     prepared = named.batch(batch, task, seed)
     size = _size(prepared) if image_size is None else image_size
     work = Work(named, task, prepared, goal.proxies, seed, num_classes, size, mode, init)
+    asked = search_work(work, goal, dict(require or {}), _latency(latency, problem, goal, require, workers), early_exit)
     problem.check(seed)
     settings = {
         "space": named.name,
@@ -139,6 +151,8 @@ def search(
         "evaluations": None if isinstance(chosen, Pruning) else budget,
         "limits": {name: value for name, value in vars(limits).items() if value is not None},
         **goal.settings(),
+        "require": dict(asked.required),
+        "latency": None if asked.latency is None else asked.latency.settings(),
         "seed": seed,
         "batch": prepared.fingerprint,
         "data": prepared.name,
@@ -150,11 +164,12 @@ def search(
     place: dict[str, Any] = {"store": store, "engine": engine, "workers": workers, "address": address}
     if isinstance(chosen, Pruning):
         return SearchResult(*run_pruning(chosen, problem, goal, work, place, resume, progress), settings=settings)
-    with Evaluator(work, resume=resume, **place) as evaluator, progress_bar(budget, progress) as advance:
+    with Evaluator(asked, resume=resume, **place) as evaluator, progress_bar(budget, progress) as advance:
         best = _Best(goal)
         rate = Rate(advance, best)
         seen = run_generations(problem, goal, chosen, lambda names: best.of(evaluator(names, rate)), budget, seed)
     result = SearchResult(seen, evaluator.computed, evaluator.reused, evaluator.seconds, settings=settings)
+    result.spared = sum(bool(one.left_out) for one in seen.measured) if early_exit else 0
     result.history = _history(result)
     return result
 
@@ -230,15 +245,38 @@ def _check_scoring(mode: str, init: str | None) -> None:
             raise InputError(f"{name}={value!r} is unknown: use one of {', '.join(map(repr, known))}.")
 
 
-def _check_pruning(problem: Problem, goal: Objective, evaluations: int | None) -> None:
+def _check_pruning(
+    problem: Problem, goal: Objective, evaluations: int | None, require: Mapping[str, float] | None
+) -> None:
     if problem.space.name != "darts":
         raise InputError(f"pruning needs a supernet, and {problem.space.name} has none here: use it on 'darts'.")
     if problem.limits != Limits():
         raise InputError("pruning keeps no limits on parameters or flops: leave them out, or use 'evolution'.")
+    if require:
+        raise InputError("pruning scores no candidates but the last: leave require out, or use 'evolution'.")
     if len(goal.names) > 1:
         raise InputError("pruning has the score as its only objective: leave the others out, or use 'evolution'.")
     if evaluations is not None:
         raise InputError("pruning takes as many evaluations as it needs: leave their number out.")
+
+
+def _latency(
+    latency: Latency | None,
+    problem: Problem,
+    goal: Objective,
+    require: Mapping[str, float] | None,
+    workers: int,
+) -> Latency | None:
+    """How latency is to be measured; None if it is not asked for."""
+    if LATENCY not in (*goal.names, *(require or ())):
+        if latency is not None:
+            raise InputError("latency= says how to measure what is not asked for: name 'latency' in objectives, too.")
+        return None
+    if workers > 1:
+        raise InputError(f"workers={workers}: latency is measured on a machine that does nothing else: use workers=1.")
+    how = Latency() if latency is None else latency
+    size = problem.image_size if how.image_size is None else how.image_size
+    return replace(how, image_size=size, num_classes=how.num_classes or problem.num_classes)
 
 
 def _size(batch: Batch) -> Size:

@@ -117,7 +117,8 @@ def run_generations(
             seen.interrupted = True
             break
         seen.add(proposals, measured, generation)
-        if generation == 0 and not np.isfinite(objective.fitness(measured)).any():
+        lost = not np.isfinite(objective.fitness(measured)).any() and not any(one.ruled_out for one in measured)
+        if generation == 0 and lost:
             reasons = Counter(reason for one in measured for reason in one.reasons.values())
             said = "; ".join(reason for reason, _ in reasons.most_common(3)) or "not every proxy has a value"
             raise InputError(f"none of the first {len(seen)} architectures could be scored: {said}")

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 TRIES = 200  # draws before the nearest of them is led towards the limits
 PATIENCE = 300  # mutations on that way without coming nearer
 COSTS = ("params", "flops", "macs")
-OBJECTIVES = ("score", *COSTS)
+LATENCY = "latency"
+OBJECTIVES = ("score", *COSTS, LATENCY)
 
 
 @dataclass(frozen=True)
@@ -193,7 +194,7 @@ class Objective:
 
     Attributes:
         proxies: that are computed.
-        names: ``"score"`` first; ``"params"``, ``"flops"`` or ``"macs"`` to be small as well.
+        names: ``"score"`` first; ``"params"``, ``"flops"``, ``"macs"`` or ``"latency"`` to be small as well.
         libra: whose choice of proxies, directions and weights it is.
         merge: rule of :func:`~lswag_hooks.merge_ranks` for several proxies.
     """
@@ -209,8 +210,11 @@ class Objective:
         return self.libra is not None or len(self.proxies) > 1
 
     def fitness(self, measured: Sequence[Measured]) -> np.ndarray:
-        """Scores of candidates, higher is better, shape (candidates,); NaN where there is none."""
-        columns = {proxy.key: [one.scores[proxy.key] for one in measured] for proxy in self.proxies}
+        """Scores of candidates, higher is better, shape (candidates,); NaN where there is none, or it is ruled out."""
+        columns = {
+            proxy.key: [math.nan if one.ruled_out else one.scores[proxy.key] for one in measured]
+            for proxy in self.proxies
+        }
         if not measured:
             return np.empty(0)
         if self.libra is not None:
@@ -225,7 +229,12 @@ class Objective:
         """All objectives, higher is better, shape (candidates, objectives)."""
         columns = [self.fitness(measured)]
         listed = list(costs)
-        columns += [-np.array([getattr(cost, name) for cost in listed], dtype=np.float64) for name in self.names[1:]]
+        for name in self.names[1:]:
+            if name == LATENCY:
+                column = [one.scores[LATENCY] for one in measured]
+            else:
+                column = [getattr(cost, name) for cost in listed]
+            columns.append(-np.array(column, dtype=np.float64))
         return np.stack(columns, axis=1)
 
     def directions(self) -> dict[str, bool]:

@@ -13,6 +13,7 @@ import numpy as np
 from lswag_hooks.errors import InputError
 from lswag_hooks.search.loop import Seen
 from lswag_hooks.search.pareto import best_first, pareto_front
+from lswag_hooks.search.problem import LATENCY
 from lswag_hooks.wording import jsonable, quantity
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ class SearchResult:
         scoring_seconds: what scoring alone took, of ``seconds``.
         history: what happened step by step.
         settings: what it takes to do it again.
+        spared: of how many candidates not everything was computed, because they were ruled out before.
     """
 
     seen: Seen
@@ -41,6 +43,7 @@ class SearchResult:
     scoring_seconds: float = 0.0
     history: list[dict[str, Any]] = field(default_factory=list)
     settings: dict[str, Any] = field(default_factory=dict)
+    spared: int = 0
 
     @property
     def evaluations(self) -> int:
@@ -142,6 +145,7 @@ class SearchResult:
                 else None,
                 "baseline": self.baseline,
                 "evaluations": {"total": self.evaluations, "done": self.computed, "reused": self.reused},
+                "left_out_early": self.spared,
                 "history": self.history,
                 "interrupted": self.interrupted,
                 "notes": self.seen.notes,
@@ -187,6 +191,7 @@ class SearchResult:
     def cells(self, number: int = BEST) -> tuple[list[str], list[list[str]]]:
         """Headers and texts of a table of the best architectures, or of the front."""
         keys = [proxy.key for proxy in self.seen.objective.proxies]
+        keys += [name for name in self.seen.objective.names if name == LATENCY]
         several = len(self.seen.objective.names) > 1
         names = self.front if several else self.top(number)
         rows = []
@@ -207,6 +212,8 @@ class SearchResult:
         if base["architecture"] is not None and self.settings.get("algorithm") != "random":
             scores = ", ".join(f"{key} {value:.6g}" for key, value in base["scores"].items())
             said.append(f"random, the best of {base['evaluations']}: {base['architecture']} ({scores})")
+        if self.spared:
+            said.append(f"left out early: of {self.spared} candidates not everything was computed")
         failed = Counter(reason for one in self.seen.measured for reason in {*one.reasons.values()})
         said += [f"not scored: {count} architectures: {reason}" for reason, count in failed.most_common(3)]
         said += self.seen.notes

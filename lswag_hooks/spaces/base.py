@@ -261,9 +261,10 @@ class Space(abc.ABC):
         classes = self.tasks[task] if num_classes is None else num_classes
         if classes < 1:
             raise InputError(f"num_classes={num_classes}: give one or more.")
-        return classes, task, self._image_shape(task, image_size)
+        return classes, task, self.input_shape(task, image_size)
 
-    def _image_shape(self, task: str | None, image_size: Size | None) -> tuple[int, ...]:
+    def input_shape(self, task: str | None = None, image_size: Size | None = None) -> tuple[int, ...]:
+        """Shape of one input of a task, (channels, height, width), with the jigsaw's pieces before it."""
         own = self.image_shapes[self.check_task(task)]
         return own if image_size is None else (*own[:-3], *image_shape(image_size))
 
