@@ -79,9 +79,7 @@ def estimate(genotype: str, setting: Setting, tflops: float, utilisation: float)
         InputError: no positive speed.
     """
     if tflops <= 0 or not 0 < utilisation <= 1:
-        raise InputError(
-            f"--tflops {tflops} --utilisation {utilisation}: give a peak above 0, and a share of it up to 1."
-        )
+        raise InputError(f"--tflops {tflops} --utilisation {utilisation}: give a peak above 0 and a share up to 1.")
     shape = (3, setting.side, setting.side)
     with torch.device("meta"):
         net = network(genotype, setting.channels, setting.layers, setting.classes, auxiliary=True, stem=setting.stem)
@@ -122,15 +120,14 @@ def main(args: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m recipes.darts.cost", description=__doc__)
     add = parser.add_argument
     add("--genotype", help="a string, search's YAML file, or a published one's name; by default TE-NAS's two")
-    add("--tflops", type=float, default=19.5, help="peak of the GPU in float32; 19.5: A100 without tensor cores")
-    add("--utilisation", type=float, default=0.07, help="share of it that is reached")
+    add("--tflops", type=float, default=15.7, help="peak of the GPU in float32; 15.7: V100")
+    add("--utilisation", type=float, default=0.075, help="share of it that is reached")
     add("--batch", type=int, help="images of one GPU at a time; by default the whole batch")
     options = parser.parse_args(args)
     for name, full in SETTINGS.items():
         setting = dataclasses.replace(full, batch=options.batch or full.batch)
-        found = estimate(
-            read_genotype(options.genotype or GENOTYPE[name]), setting, options.tflops, options.utilisation
-        )
+        genotype = read_genotype(options.genotype or GENOTYPE[name])
+        found = estimate(genotype, setting, options.tflops, options.utilisation)
         print(
             f"{name}: {found.macs / 1e6:.0f} M multiply-accumulates an image, {found.flops:.2e} FLOPs in "
             f"{setting.epochs} epochs: {found.days:.1f} GPU days at {options.tflops:g} TFLOP/s · "
