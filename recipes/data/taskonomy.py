@@ -81,7 +81,7 @@ class Taskonomy(ImageData):
         """The files of the buildings of a split."""
         folder = self.folder()
         if self.splits is None:
-            raise InputError(f"Taskonomy needs data.splits, the table of buildings. {self.obtain}")
+            raise InputError(f"Taskonomy in {folder} needs data.splits, the table of buildings. {self.obtain}")
         named = _buildings(Path(self.splits), split)
         pictures = [file for name in named for file in sorted((folder / name / "rgb").glob("*_domain_rgb.png"))]
         if not pictures:

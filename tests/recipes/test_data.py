@@ -178,7 +178,7 @@ def test_npz_is_parted_evenly_and_the_same_way_again(tmp_path):
     assert (data.num_classes, data.image_size) == (4, 6)
     data.setup()
     held = {name: [int(part.data.images[i][0, 0, 0]) for i in part.indices] for name, part in data.parts.items()}
-    assert sorted(sum(held.values(), [])) == list(range(40))
+    assert sorted(itertools.chain(*held.values())) == list(range(40))
     assert {name: np.bincount(labels[values]).tolist() for name, values in held.items()} == {
         "train": [6] * 4,
         "val": [2] * 4,
