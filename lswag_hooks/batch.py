@@ -15,6 +15,8 @@ from lswag_hooks.errors import InputError, near_matches
 from lswag_hooks.images import Size
 from lswag_hooks.rng import preserved
 
+SHAPES = "shapes"  # for detectors
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Batch:
@@ -133,7 +135,8 @@ class Batch:
 
         Args:
             name: "digits", real handwritten digits of scikit-learn, resized, grey in every channel, mean 0 and
-                deviation 1, balanced over the ten classes; or "noise", standard normal pixels.
+                deviation 1, balanced over the ten classes; "noise", standard normal pixels; or "shapes", pictures with
+                boxes and masks for detectors, see :func:`lswag_hooks.detection.shapes.shapes_batch`.
             size: (channels, height, width), (height, width) or a side.
             samples: How many.
             seed: Of the choice or the noise.
@@ -145,7 +148,32 @@ class Batch:
             >>> Batch.builtin("digits", size=(3, 32, 32), samples=20)
             Batch('digits', 20 samples, inputs=float32 (20, 3, 32, 32), targets=int64 (20,))
         """
+        if name == SHAPES:
+            from lswag_hooks.detection.shapes import shapes_batch
+
+            _, height, width = images.image_shape(size)
+            return shapes_batch(samples, (width, height), seed)
         return cls(*images.builtin(name, size, samples, seed), name)
+
+    @classmethod
+    def from_coco(
+        cls, path: str | Path, samples: int = 8, scale: tuple[int, int] | None = (1333, 800), seed: int = 0
+    ) -> "Batch":
+        """Draw pictures with boxes and masks from a folder with COCO annotations, as detectors take them.
+
+        Args:
+            path: The folder: ``instances.json`` beside ``images/``, or COCO's own ``annotations/`` and ``train2017/``.
+            samples: How many pictures.
+            scale: Longest and shortest side at most; pictures are resized to it and keep their aspect ratio. None: as
+                they are.
+            seed: Of the draw.
+
+        Raises:
+            InputError: No such file, no categories or instances in it, or pictures that it lists are missing.
+        """
+        from lswag_hooks.detection.coco import coco_batch, load_coco
+
+        return coco_batch(load_coco(path), samples, scale, seed)
 
     @classmethod
     def from_npz(cls, path: str | Path, samples: int = 64, size: Size | None = None, seed: int = 0) -> "Batch":
@@ -183,22 +211,29 @@ class Batch:
 
     @classmethod
     def load(cls, spec: str, size: Size | None = None, samples: int = 64, seed: int = 0) -> "Batch":
-        """Read what a person writes on a command line: "digits", "noise", an .npz file or a folder of images.
+        """Read what a person writes on a command line.
+
+        That is "digits", "noise", "shapes", an .npz file, a folder of images with a folder a class, or one with COCO
+        annotations, whose pictures then keep their aspect ratio and have at most the two sides of ``size``.
 
         Raises:
             InputError: It is none of these, or cannot be read.
         """
         wanted: Size = (3, 224, 224) if size is None else size
-        if spec in images.BUILTIN:
+        if spec in (*images.BUILTIN, SHAPES):
             return cls.builtin(spec, wanted, samples, seed)
         path = Path(spec).expanduser()
+        if (path / "instances.json").is_file() or (path / "annotations").is_dir():
+            _, *sides = images.image_shape(wanted)
+            return cls.from_coco(path, samples, (max(sides), min(sides)), seed)
         if path.is_dir():
             return cls.from_image_folder(path, samples, wanted, seed)
         if path.is_file() or path.suffix == ".npz":
             return cls.from_npz(path, samples, size, seed)
         raise InputError(
-            f"there are no data {spec!r}.{near_matches(spec, images.BUILTIN)} "
-            f"Give {' or '.join(images.BUILTIN)}, the path of an .npz file, or a folder with one sub-folder a class."
+            f"there are no data {spec!r}.{near_matches(spec, (*images.BUILTIN, SHAPES))} "
+            f"Give {', '.join(images.BUILTIN)} or {SHAPES}, the path of an .npz file, or a folder with one sub-folder "
+            "a class or with COCO annotations."
         )
 
     @functools.cached_property

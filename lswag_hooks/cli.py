@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, NoReturn
 
 from jsonargparse import ArgumentParser, Namespace
 
+from lswag_hooks.commands.backbones import add_backbones, run_backbones
 from lswag_hooks.commands.common import add_output
 from lswag_hooks.commands.correlate import add_correlate, run_correlate
 from lswag_hooks.commands.libra import add_libra, run_libra
@@ -22,7 +23,11 @@ from lswag_hooks.errors import InputError, LSWAGError
 
 EPILOGUE = (
     "A MODEL is timm/NAME, torchvision/NAME, SPACE/ARCHITECTURE (see `lswag spaces`), or the path of a function that "
-    "returns one: module:function."
+    "returns one: module:function; for score also the path of a config of MMDetection, FILE.py."
+)
+BACKBONES = (
+    "A BACKBONE is timm/NAME, burgerformer/ARCHITECTURE, the path of a config of MMDetection, or the path of a "
+    "function that returns a network with feature maps: module:function."
 )
 
 
@@ -38,6 +43,7 @@ class Command(NamedTuple):
 COMMANDS = {
     "score": Command("score one model", add_score, run_score, EPILOGUE),
     "rank": Command("score several models and put them in order", add_rank, run_rank, EPILOGUE),
+    "backbones": Command("rank backbones of a detector", add_backbones, run_backbones, BACKBONES),
     "correlate": Command("compare proxies with known accuracies of a benchmark", add_correlate, run_correlate),
     "profile": Command("show where along the depth of a space's networks gradients spike", add_profile, run_profile),
     "libra": Command("choose proxies by known accuracies and merge them", add_libra, run_libra),
@@ -78,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 class _Parser(ArgumentParser):
     def error(self, message: str, *_: Any) -> NoReturn:
-        message = re.sub(r"\b(score|rank)\.models?\b", "MODEL", message)
+        message = re.sub(r"\b(score|rank|backbones)\.models?\b", "MODEL", message)
         raise InputError(f"{message} (see {self.prog.replace('[options] ', '')} --help)")
 
 

@@ -18,6 +18,8 @@ from lswag_hooks.spaces import get_space, list_spaces
 
 Spec: TypeAlias = str | nn.Module | Callable[..., nn.Module]
 
+SOURCES = ("timm", "burgerformer")  # of backbones of detectors, beside configs
+
 
 def build(
     spec: Spec,
@@ -32,8 +34,9 @@ def build(
     Args:
         spec: A module, which is returned as it is, whatever the other arguments say; a factory without required
             arguments other than ``num_classes``; "timm/NAME"; "torchvision/NAME"; "SPACE/ARCHITECTURE" with a name of
-            :func:`lswag_hooks.list_spaces`; or the path of a factory or module, "package.module:name" or
-            "package.module.name".
+            :func:`lswag_hooks.list_spaces`; the path of a factory or module, "package.module:name" or
+            "package.module.name"; or of a config file of MMDetection, "FILE.py". "timm/NAME:backbone",
+            "burgerformer/ARCHITECTURE:backbone" and "FILE.py:backbone" are backbones with a feature pyramid on them.
         num_classes: Passed to timm, torchvision and spaces, and to a factory that has a parameter of that name. By
             default theirs.
         seed: The same seed gives the same weights. The global random states are given back as they were.
@@ -55,6 +58,16 @@ def build(
     if isinstance(spec, nn.Module):
         return spec
     library, _, name = spec.partition("/") if isinstance(spec, str) else ("", "", "")
+    if isinstance(spec, str) and spec.endswith(":backbone") and (library in SOURCES or spec.endswith(".py:backbone")):
+        from lswag_hooks.detection.pyramid import build_pyramid
+
+        return build_pyramid(spec.removesuffix(":backbone"), seed=seed, device=device)
+    if isinstance(spec, str) and spec.endswith(".py"):
+        from lswag_hooks.detection.configs import build_detector
+
+        with seeded(seed, start_cuda=True):
+            model = build_detector(spec, num_classes)
+        return model if device is None else model.to(device)
     if num_classes is not None and num_classes < 1:
         raise InputError(f"num_classes={num_classes}: give one or more.")
     if library == "timm" and name:
@@ -96,6 +109,11 @@ def expected_input_size(model: Spec) -> tuple[int, int, int] | None:
         >>> expected_input_size("timm/vit_tiny_patch16_224"), expected_input_size(nn.Linear(1, 1))
         ((3, 224, 224), None)
     """
+    if isinstance(model, str) and model.removesuffix(":backbone").endswith(".py"):
+        from lswag_hooks.detection.configs import load_config, picture_scale
+
+        longest, shortest = picture_scale(load_config(model.removesuffix(":backbone")))
+        return 3, shortest, longest
     if isinstance(model, str) and model.startswith("timm/"):
         import timm
 

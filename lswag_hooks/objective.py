@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from lswag_hooks.batch import Batch
 from lswag_hooks.errors import InputError
+from lswag_hooks.parts import PerSample
 
 Reduction = Literal["mean", "sum"]
 OUTPUT_KEYS = ("logits", "out", "output", "outputs", "pred", "prediction", "last_hidden_state")
@@ -33,7 +34,12 @@ class Objective(Protocol):
 
 
 def forward(model: nn.Module, inputs: Any) -> Any:
-    """Call a model with inputs as they come: a tensor, a tuple of arguments, a dictionary of keyword arguments."""
+    """Call a model with inputs as they come: a tensor, a tuple of arguments, a dictionary of keyword arguments.
+
+    Pictures of different sizes, one a sample, are a single argument: a list, as detectors take them.
+    """
+    if isinstance(inputs, PerSample):
+        return model(list(inputs))
     if isinstance(inputs, Mapping):
         return model(**inputs)
     if isinstance(inputs, tuple):
@@ -178,7 +184,8 @@ def resolve_objective(model: nn.Module, loss: Any = None, reduction: Reduction |
     """The objective for a ``loss=`` argument.
 
     Args:
-        model: decides the default: a LightningModule's training_step if it has overridden it, else cross-entropy.
+        model: decides the default: a LightningModule's training_step if it has overridden it, a detector's own losses,
+            else cross-entropy.
         loss: None, a callable of (outputs, targets), the string ``"training_step"``, or an objective.
         reduction: overrides what is known of the loss.
     """
@@ -197,9 +204,21 @@ def resolve_objective(model: nn.Module, loss: Any = None, reduction: Reduction |
         return TrainingStepObjective(reduction or "mean")
     if isinstance(loss, (SupervisedObjective, TrainingStepObjective)) or _is_objective(loss):
         return cast(Objective, loss)
+    if loss is None and (own := _detection(model)) is not None:
+        return own
     if loss is not None and not callable(loss):
         raise InputError(f"loss={loss!r} is neither a callable of (outputs, targets) nor 'training_step'.")
     return SupervisedObjective(loss, reduction)
+
+
+def _detection(model: nn.Module) -> Objective | None:
+    """The objective of a detector, or of a detector's backbone with its pyramid."""
+    from lswag_hooks.detection import objectives, pyramid
+
+    library = objectives.detector_library(model)
+    if library is not None:
+        return objectives.TorchvisionObjective() if library == "torchvision" else objectives.MMDetObjective()
+    return pyramid.PyramidObjective() if isinstance(model, pyramid.Pyramid) else None
 
 
 def _is_objective(loss: Any) -> bool:

@@ -83,7 +83,7 @@ def observe(
             _minibatch_passes(model, batch, objective, drawn, count, seen, settings.sync)
         if "macs" in needs:
             session.set_mode("eval")
-            seen.macs = count_macs(model, batch)
+            seen.macs = count_macs(model, batch, objective)
     own = [wanted for proxy in proxies for wanted in proxy.passes]
     refused = "cannot be merged over processes: score without sync" if settings.sync else ""
     if seen.memory.get("parts", 1) > 1:
@@ -330,7 +330,7 @@ def _minibatch_passes(
             seen.terms[proxy.key][layer.index] = row.terms[proxy.key] = term
 
 
-def count_macs(model: nn.Module, batch: Batch) -> float | None:
+def count_macs(model: nn.Module, batch: Batch, objective: Objective | None = None) -> float | None:
     """Multiply-accumulates of one sample: convolutions, linear layers, attention products."""
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
@@ -340,7 +340,9 @@ def count_macs(model: nn.Module, batch: Batch) -> float | None:
     try:
         # fused attention on a CPU is not counted; the plain formula is
         with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
-            forward(model, one.inputs)
+            # a detector of mmdet is not called with its inputs alone
+            predict = getattr(objective, "predict", None)
+            forward(model, one.inputs) if predict is None else predict(model, one)
     except Exception:  # any model may refuse a batch of one
         return None
     return counter.get_total_flops() / 2

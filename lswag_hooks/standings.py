@@ -36,6 +36,7 @@ class Row:
         coverage: share of the layer weights that was covered, worst seed.
         seconds: time to build and score it, all seeds.
         reason: why a score is missing; empty if none is.
+        facts: what else is known of it, by the title of its column.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Row:
     coverage: float = math.nan
     seconds: float = 0.0
     reason: str = ""
+    facts: dict[str, Any] = field(default_factory=dict)
 
 
 def summarise(
@@ -193,6 +195,8 @@ class Ranking:
                 columns[f"{key}_std"] = [row.spreads.get(key, math.nan) for row in self.rows]
         for name in ("params", "flops", "depth", "log_size", "zero_gradient_share", "coverage", "seconds", "reason"):
             columns.setdefault(name, [getattr(row, name) for row in self.rows])
+        for name in dict.fromkeys(name for row in self.rows for name in row.facts):
+            columns[name] = [row.facts.get(name) for row in self.rows]
         # whole numbers, some of them missing
         return pd.DataFrame(columns).astype(dict.fromkeys(("rank", "params", "depth"), "Int64"))
 
@@ -247,12 +251,17 @@ class Ranking:
             columns.append(("params", lambda r: quantity(r.params)))
         if "flops" not in self.proxies:
             columns.append(("MACs", lambda r: quantity(r.flops)))
-        if "depth" not in self.proxies:
+        told = list(dict.fromkeys(name for row in rows for name in row.facts))
+        if "depth" not in self.proxies and not told:  # there is no room for everything
             columns.append(("layers", lambda r: f"{r.depth:.0f}" if math.isfinite(r.depth) else "-"))
         if any(row.zero_gradient_share >= 0.005 for row in rows):
             columns.append(("zero", lambda r: _share(r.zero_gradient_share)))
         if any(row.coverage < 0.995 for row in rows):
             columns.append(("seen", lambda r: _share(r.coverage)))
+        for name in told:
+            if len({str(row.facts.get(name)) for row in rows}) == 1 and len(rows) > 1:
+                continue
+            columns.append((name, lambda r, name=name: _fact(r.facts.get(name))))  # type: ignore[misc]
         columns.append(("s", lambda r: f"{r.seconds:.1f}"))
         return [title for title, _ in columns], [[text(row) for _, text in columns] for row in rows]
 
@@ -272,6 +281,10 @@ def _relative(value: float, spread: float) -> str:
     if not math.isfinite(spread):
         return "-"
     return f"{spread / abs(value):.1%}" if value else quantity(spread)
+
+
+def _fact(value: Any) -> str:
+    return quantity(value) if isinstance(value, (int, float)) else str(value or "-")
 
 
 def _share(value: float) -> str:

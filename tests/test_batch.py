@@ -367,7 +367,7 @@ class TestLoad:
     @pytest.mark.parametrize(
         ("spec", "message"),
         [
-            ("digit", r"there are no data 'digit'. Did you mean 'digits'\? Give digits or noise, the path of an .npz"),
+            ("digit", r"there are no data 'digit'. Did you mean 'digits'\? Give digits, noise or shapes, the path"),
             ("nowhere.npz", "nowhere.npz does not exist"),
             ("no/such/folder", "folder with one sub-folder a class"),
         ],

@@ -17,6 +17,7 @@ from lswag_hooks.errors import InputError, UnsupportedError
 
 INSTALL = "pip install 'lswag-hooks[detection]'"
 EXTENSION = "mmcv._ext"
+BACKBONE = "LSWAGBackbone"  # among mmdet's models
 
 
 def prepare() -> None:
@@ -34,10 +35,31 @@ def prepare() -> None:
             raise InputError(f"{name} is not installed: {INSTALL}.")
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "pkg_resources is deprecated")  # mmengine asks for it
+        importlib.import_module("mmengine")
         _stand_in()
+        from mmdet.registry import MODELS
         from mmdet.utils import register_all_modules
 
         register_all_modules(init_default_scope=False)
+    if BACKBONE not in MODELS.module_dict:
+        MODELS.register_module(name=BACKBONE, module=backbone_of_config)
+
+
+def backbone_of_config(spec: str, norms: bool | None = None, checkpoint: str | None = None, **_: Any) -> Any:
+    """What ``backbone=dict(type="LSWAGBackbone", spec="burgerformer/...")`` in a config builds.
+
+    Args:
+        spec: as for :func:`lswag_hooks.detection.pyramid.build_backbone`.
+        norms: as for that.
+        checkpoint: pretrained weights, as for :func:`lswag_hooks.detection.pretrained.load_pretrained`.
+    """
+    from lswag_hooks.detection.pretrained import load_pretrained
+    from lswag_hooks.detection.pyramid import build_backbone
+
+    backbone = build_backbone(spec, seed=None, norms=norms)
+    if checkpoint is not None:
+        load_pretrained(backbone, checkpoint)
+    return backbone
 
 
 def is_compiled() -> bool:

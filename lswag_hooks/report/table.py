@@ -30,7 +30,14 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[str]], right: Collecti
     natural = sum(max(map(len, column)) + 2 for column in zip(headers, *rows, strict=True)) - 2
     made = Table(box=None, pad_edge=False, padding=(0, 2 if natural <= console().width else 1, 0, 0))
     for index, title in enumerate(headers):
-        made.add_column(title, justify="right" if index in right else "left", no_wrap=index in right, overflow="fold")
+        longest = max(map(len, [title, *(row[index] for row in rows)]))
+        made.add_column(
+            title,
+            justify="right" if index in right else "left",
+            no_wrap=index in right,
+            overflow="fold",
+            min_width=longest if index in right else min(longest, 10),
+        )
     for row in rows:
         made.add_row(*row)
     return made
