@@ -2,23 +2,28 @@
 
     python benchmarks/search.py TABLE --out OUT                        # published proxies, as in the table
     python benchmarks/search.py TABLE --store OUT/nb201.db --out OUT   # those that `benchmarks/correlations.py` scored
+    python benchmarks/search.py TABLE --sizes --out OUT                # the four sizes, counted now
 
-TABLE is a table of NAS-Bench-201 with accuracies and proxies, such as ``nasbench201_cifar10_release_proxies.csv.gz``.
-No network is scored: the space is what the table (and the store) know. For each proxy and each of ten seeds evolution
-and random search spend the same number of evaluations, and the accuracy of the architecture that each ranks first is
-looked up. Written are ``search.csv`` (every run), ``search.md`` and ``search.png``.
+TABLE has accuracies of a space's architectures: NAS-Bench-201's ``nasbench201_cifar10_release_proxies.csv.gz``, or
+AutoFormer-tiny's ``autoformer_tiny_imagenet.csv``. No network is scored: the search is among the architectures that the
+table (and the store) know. What is drawn, mutated or crossed is led to the nearest of them. For each proxy and each of
+ten seeds evolution and random search spend the same number of evaluations, and the accuracy of the architecture that
+each ranks first is looked up. Written are ``search.csv`` (every run), ``search.md`` and ``search.png``.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import pathlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+import torch
+from torch import nn
 
 import lswag_hooks as lh
 from lswag_hooks.benchmark import Benchmark
@@ -29,10 +34,10 @@ from lswag_hooks.search import Evolution, RandomSearch
 from lswag_hooks.search.loop import run_generations
 from lswag_hooks.search.pareto import best_first
 from lswag_hooks.search.problem import Objective, Problem
-from lswag_hooks.spaces.nasbench201 import NASBench201
+from lswag_hooks.spaces import Space
 from lswag_hooks.store import Store
 
-TASK, SEEDS = "cifar10", range(10)
+SEEDS = range(10)
 
 
 @dataclass(frozen=True)
@@ -42,34 +47,73 @@ class Known(Proxy):
     name = "known"
 
 
-class KnownSpace(NASBench201):
-    """The architectures of NAS-Bench-201 whose scores are known."""
+def among(space: Space, known: Sequence[str]) -> Space:
+    """The same space with these architectures alone, whose neighbours are those that are nearest in their encoding."""
+    names = list(dict.fromkeys(known))
+    places = {name: row for row, name in enumerate(names)}
+    codes = np.stack([space.encode(name) for name in names])
+    scale = np.where(codes.std(axis=0) > 0, codes.std(axis=0), 1)
+    codes = codes / scale
 
-    def __init__(self, known: Sequence[str]) -> None:
-        self.known = frozenset(known)
+    class Among(type(space)):
+        def sample(self, rng=None):
+            return names[int(np.random.default_rng(rng).integers(len(names)))]
 
-    def degenerate(self, architecture: str) -> str | None:
-        return None if architecture in self.known else "its score is not known"
+        def mutate(self, architecture, rng=None):
+            return self.nearest(super().mutate(architecture, rng), architecture, rng)
+
+        def crossover(self, first, second, rng=None):
+            return self.nearest(super().crossover(first, second, rng), None, rng)
+
+        def nearest(self, architecture, excluded, rng):
+            if architecture in places and architecture != excluded:
+                return architecture
+            apart = np.abs(codes - space.encode(architecture) / scale).sum(axis=1)
+            if excluded is not None:
+                apart[places[excluded]] = np.inf
+            return names[int(np.random.default_rng(rng).choice(np.flatnonzero(apart == apart.min())))]
+
+    return Among()
 
 
-def stored(path: pathlib.Path, batch: str | None = None) -> pd.DataFrame:
+def stored(path: pathlib.Path, space: str) -> pd.DataFrame:
     """Scores of a store, one column a proxy (with its settings, where there are several of one name)."""
     with Store(path) as store:
         frame = store.to_pandas()
-    frame = frame[(frame["space"] == "nasbench201") & frame["value"].notna()]
+    frame = frame[(frame["space"] == space) & frame["value"].notna()]
+    if frame.empty:
+        raise SystemExit(f"{path} has no scores of {space}")
+    for column in ("seed", "batch", "conditions", "version"):  # else one architecture would have several scores
+        if frame[column].nunique() > 1:
+            kept = frame[column].value_counts().index[0]
+            print(f"several of {column}: taken are those with {kept}")
+            frame = frame[frame[column] == kept]
     names = frame["proxy"].map(lambda text: json.loads(text)["proxy"])
     several = frame.assign(name=names).groupby("name")["proxy"].transform("nunique") > 1
     frame = frame.assign(name=np.where(several, frame["proxy"], names))
     return frame.pivot_table(index="candidate", columns="name", values="value", aggfunc="first")
 
 
-def objectives(scores: pd.DataFrame) -> dict[str, Objective]:
+def sizes(space: Space, names: Sequence[str]) -> pd.DataFrame:
+    """Parameters, flops, number of weight layers and the sum of the logarithms of their sizes."""
+    rows = {}
+    task = space.check_task(None)
+    for name in names:
+        with torch.device("meta"):
+            model = space.make(name, space.tasks[task], task, space.input_shape(task))
+        layers = [one.weight.numel() for one in model.modules() if isinstance(one, (nn.Conv2d, nn.Linear))]
+        cost = space.cost(name)
+        rows[name] = (cost.params, cost.flops, len(layers), sum(map(math.log, layers)))
+    return pd.DataFrame.from_dict(rows, orient="index", columns=["params", "flops", "depth", "log_size"]).astype(float)
+
+
+def objectives(scores: pd.DataFrame, fitted: str) -> dict[str, Objective]:
     better = {name: lh.proxies.proxy_class(name).higher_is_better for name in lh.list_proxies()}
     found = {}
     for name in scores:
         if better.get(name, True):
             found[name] = Objective((Known(label=name),))
-    for name in (name for name in list_fitted() if name.startswith(f"nasbench201/{TASK}")):
+    for name in (name for name in list_fitted() if name == fitted or name.startswith(f"{fitted}/")):
         libra = Libra.load(name)
         if set(libra.selected) <= set(scores):
             found[f"LIBRA {name}"] = Objective(tuple(Known(label=key) for key in libra.selected), libra=libra)
@@ -86,17 +130,17 @@ def run(
     return seen.architectures[best_first(seen.values()[:, :1], 1)[0]]
 
 
-def compare(accuracy: pd.Series, scores: pd.DataFrame, evaluations: int) -> pd.DataFrame:
-    scores = scores.dropna()
-    scores = scores[scores.index.isin(accuracy.index)]
-    problem = Problem(KnownSpace(list(scores.index)))
+def compare(
+    space: Space, accuracy: pd.Series, scores: pd.DataFrame, evaluations: int, fitted: str = ""
+) -> pd.DataFrame:
+    problem = Problem(among(space, list(scores.index)))
     rows = []
-    for name, objective in objectives(scores).items():
+    for name, objective in objectives(scores, fitted).items():
         for algorithm in (Evolution(), RandomSearch()):
             for seed in SEEDS:
                 found = run(problem, objective, scores, algorithm, evaluations, seed)
                 rows.append((name, algorithm.name, seed, accuracy[found], found))
-        print(f"{name:40} {np.mean([row[3] for row in rows[-20:-10]]):.2f}", flush=True)
+        print(f"{name:40} {np.mean([row[3] for row in rows[-2 * len(SEEDS) : -len(SEEDS)]]):.2f}", flush=True)
     for seed in SEEDS:
         drawn = problem.draw(np.random.default_rng([seed, 0]), set())
         rows.append(("no proxy: one at random", "random", seed, accuracy[drawn], drawn))
@@ -145,21 +189,31 @@ def plot(found: pd.DataFrame, path: pathlib.Path) -> None:
     figure.savefig(path, dpi=150)
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("table", type=pathlib.Path)
+    parser.add_argument("--task")
     parser.add_argument("--store", type=pathlib.Path)
+    parser.add_argument("--sizes", action="store_true", help="the four sizes, counted now, beside what there is")
     parser.add_argument("--evaluations", type=int, default=200)
     parser.add_argument("--out", type=pathlib.Path, required=True)
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     benchmark = Benchmark.load(options.table)
-    scores = benchmark.proxies(TASK) if options.store is None else stored(options.store)
-    accuracy = benchmark.accuracy(TASK)
-    found = compare(accuracy, scores, options.evaluations)
+    if benchmark.space is None:
+        parser.error(f"{options.table}: its architectures are of no space of this package")
+    space, task = lh.get_space(benchmark.space), options.task or benchmark.tasks[0]
+    accuracy = benchmark.accuracy(task)
+    scores = benchmark.proxies(task) if options.store is None else stored(options.store, benchmark.space)
+    scores = scores[scores.index.isin(accuracy.index)].dropna()
+    if options.sizes:
+        counted = sizes(space, scores.index)
+        scores = scores.drop(columns=counted.columns, errors="ignore").join(counted)
+    if len(scores) < 2:
+        parser.error("fewer than two architectures have an accuracy and all scores")
+    found = compare(space, accuracy, scores, options.evaluations, f"{benchmark.space}/{task}")
     options.out.mkdir(parents=True, exist_ok=True)
     found.to_csv(options.out / "search.csv", index=False)
-    known = scores.dropna().index.isin(accuracy.index).sum()
-    text = markdown(found, int(known), options.evaluations)
+    text = markdown(found, len(scores), options.evaluations)
     (options.out / "search.md").write_text(text)
     plot(found, options.out / "search.png")
     print(text)
