@@ -18,7 +18,7 @@ from lswag_hooks.standings import Ranking
 
 NOTE = (
     "params are of the backbone alone; MACs and act_mb, what a forward pass keeps for the backward pass, of backbone "
-    "and pyramid on one picture of 1333 x 800; ms, the time of a forward pass, of one of {width} x {height} on {device}."
+    "and pyramid on one picture of 1333 x 800; ms, the time of a forward pass, on one of {width} x {height}, {device}."
 )
 
 
