@@ -10,8 +10,8 @@
 4. Early exit: the same search with a requirement (SWAP at least its median), with and without leaving out what that
    makes needless.
 
-Written are ``engines-search.csv``, ``engines-writes.csv``, ``engines-simulation.csv``, ``engines-exit.csv``, and all of it as
-``engines.md``.
+Written are ``engines-search.csv``, ``engines-writes.csv``, ``engines-simulation.csv``, ``engines-exit.csv``, and all of
+it as ``engines.md``.
 """
 
 from __future__ import annotations
