@@ -54,7 +54,16 @@ def measured(
     data: L.LightningDataModule,
     trainer: L.Trainer,
 ) -> list[list[float]]:
-    """Accuracies on the test images, between 0 and 1: a list for each network, of one value for each architecture."""
+    """Accuracies on the test images, between 0 and 1: a list for each network, of one value for each architecture.
+
+    Raises:
+        InputError: the Trainer has several processes.
+    """
+    if trainer.world_size > 1:
+        raise InputError(
+            f"trainer has {trainer.world_size} processes, which would see some images twice: give it one device; "
+            "others can measure other data at the same time."
+        )
     counted: Any = data
     module = Accuracies(networks, architectures, counted.num_classes)
     trainer.test(module, datamodule=data, verbose=False)

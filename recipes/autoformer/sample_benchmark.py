@@ -82,12 +82,9 @@ def sample_benchmark(
     for start in range(0, len(missing), at_once):
         part = missing[start : start + at_once]
         accuracies = np.mean(measured(supernets, part, data, run), axis=0)
-        if run.is_global_zero:
-            _append(
-                path,
-                [_row(name, one, 100 * float(value), saved[0]) for one, value in zip(part, accuracies, strict=True)],
-            )
-            print(f"{name}: {len(chosen) - len(missing) + start + len(part)} of {len(chosen)}", flush=True)
+        found = zip(part, accuracies, strict=True)
+        _append(path, [_row(name, one, 100 * float(value), saved[0]) for one, value in found])
+        print(f"{name}: {len(chosen) - len(missing) + start + len(part)} of {len(chosen)}", flush=True)
     return len(missing)
 
 
