@@ -9,6 +9,7 @@ DATA holds ``benchmarks/`` (tables of NAS-Bench-Suite-Zero), ``vit/`` (AutoForme
 from __future__ import annotations
 
 import argparse
+import json
 import pathlib
 import warnings
 from dataclasses import dataclass
@@ -20,9 +21,11 @@ import lswag_hooks as lh
 from lswag_hooks.agreement import BASELINES, Agreement
 from lswag_hooks.benchmark import Benchmark
 from lswag_hooks.correlating import correlate
+from lswag_hooks.measured import figures_of
 from lswag_hooks.spaces import Space
 from lswag_hooks.spaces.autoformer import AutoFormerSpace, network, parse
 
+PLAIN = ("lswag", "lswag_robust", "zico", "swap", "nwot")
 CIFAR, IMAGENET = "images/cifar10_png_sample.npz", "images/imagenet_224_64.npz"
 
 
@@ -89,11 +92,29 @@ EXPERIMENTS = {
 }
 
 
+def about(name: str) -> dict[str, object]:
+    """What stands beside stored figures."""
+    one = EXPERIMENTS[name]
+    space = one.space if isinstance(one.space, str) else one.space.name
+    side = 32 if one.images == CIFAR and one.side is None else one.side or 224
+    source = "CIFAR-10" if one.images == CIFAR else "ImageNet"
+    return {
+        "what": f"{space}, {one.task}",
+        "batch": f"{one.samples} {source} images of {side} px",
+        "table": one.table,
+        "init": one.init or "as built",
+        "version": lh.__version__,
+        "command": f"python benchmarks/correlations.py DATA {name} --out OUT --save lswag_hooks/data/measured.json",
+    }
+
+
 def proxies(variants: bool) -> list:
-    asked = ["lswag", "lswag_robust", "zico", "swap", "nwot"]
+    asked = list(PLAIN)
     if variants:
         for pairing in ("percentile", "feeding", "total"):
             asked.append(lh.LSWAG(pairing=pairing, label=f"lswag {pairing}"))
+        for tenth in range(10):
+            asked.append(lh.LSWAG(interval=(tenth, tenth), label=f"lswag tenth {tenth}"))
         for mean in (True, False):
             for tau in (0.03, 0.1, 0.3):
                 asked.append(lh.LSWAGRobust(tau=tau, mean=mean, label=f"robust {'mean ' * mean}{tau:g}"))
@@ -148,6 +169,7 @@ if __name__ == "__main__":
     parser.add_argument("--out", type=pathlib.Path, required=True)
     parser.add_argument("--architectures", type=int)
     parser.add_argument("--variants", action="store_true", help="other pairings and other forms of lswag_robust too")
+    parser.add_argument("--save", type=pathlib.Path, help="put the figures into this JSON file, beside what it has")
     options = parser.parse_intermixed_args()
     options.out.mkdir(parents=True, exist_ok=True)
     found = {}
@@ -159,4 +181,8 @@ if __name__ == "__main__":
             print(remark, flush=True)
         if found[name].interrupted:
             break
+        if options.save:
+            stored = json.loads(options.save.read_text()) if options.save.exists() else {}
+            stored[name] = figures_of(found[name], PLAIN, about(name))
+            options.save.write_text(json.dumps(stored, indent=1) + "\n")
     print(markdown(found))

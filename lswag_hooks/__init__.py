@@ -18,6 +18,7 @@ from lswag_hooks.results import ScoreResult
 from lswag_hooks.scoring import score
 from lswag_hooks.search import Evolution, Latency, OptunaSearch, Pruning, RandomSearch, SearchResult, search
 from lswag_hooks.spaces import Space, get_space, list_spaces
+from lswag_hooks.trust import Trust, trust
 
 if TYPE_CHECKING:
     from lswag_hooks.callbacks import CandidateRejected, LSWAGCallback
@@ -48,6 +49,7 @@ __all__ = [
     "ScoreResult",
     "SearchResult",
     "Space",
+    "Trust",
     "UnsupportedError",
     "ZiCo",
     "__version__",
@@ -64,6 +66,7 @@ __all__ = [
     "register_proxy",
     "score",
     "search",
+    "trust",
 ]
 
 

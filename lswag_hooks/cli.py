@@ -17,8 +17,10 @@ from lswag_hooks.commands.libra import add_libra, run_libra
 from lswag_hooks.commands.lists import run_proxies, run_spaces
 from lswag_hooks.commands.profile import add_profile, run_profile
 from lswag_hooks.commands.rank import add_rank, run_rank
+from lswag_hooks.commands.report import add_report, run_report
 from lswag_hooks.commands.score import add_score, run_score
 from lswag_hooks.commands.search import add_search, run_search
+from lswag_hooks.commands.trust import add_trust, run_trust
 from lswag_hooks.errors import InputError, LSWAGError
 
 EPILOGUE = (
@@ -48,6 +50,8 @@ COMMANDS = {
     "profile": Command("show where along the depth of a space's networks gradients spike", add_profile, run_profile),
     "libra": Command("choose proxies by known accuracies and merge them", add_libra, run_libra),
     "search": Command("search a space for the best architectures", add_search, run_search),
+    "trust": Command("say what a ranking of some models is worth", add_trust, run_trust, EPILOGUE),
+    "report": Command("make a page of HTML of a store", add_report, run_report),
     "proxies": Command("list the proxies", add_output, run_proxies),
     "spaces": Command("list the search spaces", add_output, run_spaces),
 }
@@ -84,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 class _Parser(ArgumentParser):
     def error(self, message: str, *_: Any) -> NoReturn:
-        message = re.sub(r"\b(score|rank|backbones)\.models?\b", "MODEL", message)
+        message = re.sub(r"\b(score|rank|backbones|trust)\.models?\b", "MODEL", message)
         raise InputError(f"{message} (see {self.prog.replace('[options] ', '')} --help)")
 
 

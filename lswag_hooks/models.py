@@ -102,6 +102,32 @@ def describe(spec: Spec) -> str:
     return str(getattr(spec, "__qualname__", type(spec).__name__))
 
 
+def family(spec: Spec) -> str | None:
+    """What a model is one of: the file of timm or torchvision that builds it, a space, a class; None for a factory.
+
+    Example:
+        >>> family("timm/resnet18"), family("timm/vit_tiny_patch16_224"), family("torchvision/resnet18")
+        ('resnet', 'vision_transformer', 'resnet')
+        >>> family("nasbench201/|...|"), family(nn.Linear(1, 1)), family(nn.Identity)
+        ('nasbench201', 'Linear', None)
+    """
+    if isinstance(spec, nn.Module):
+        return type(spec).__name__
+    library, slash, name = spec.partition("/") if isinstance(spec, str) else ("", "", "")
+    name = name.partition(":")[0]
+    if library == "timm":
+        import timm
+
+        return timm.model_entrypoint(name).__module__.rpartition(".")[2] if timm.is_model(name) else None
+    if library == "torchvision":
+        from torchvision import models
+
+        return (
+            str(models.get_model_builder(name).__module__).rpartition(".")[2] if name in models.list_models() else None
+        )
+    return library if slash and library in list_spaces() else None
+
+
 def expected_input_size(model: Spec) -> tuple[int, int, int] | None:
     """Tell the (channels, height, width) that a timm model, or a "timm/NAME", was made for; None where nothing says so.
 

@@ -291,6 +291,13 @@ def test_zero_gradients_are_a_note_and_no_warning(recwarn):
     assert awake.rows[0].zero_gradient_share < 0.5 and not awake.notes
 
 
+def test_families_are_a_note():
+    digits = Batch.builtin("digits", size=32, samples=4)
+    mixed = rank(["timm/test_resnet", "timm/test_vit"], digits, "params", image_size=None)
+    assert any("2 families" in note for note in mixed.notes)
+    assert not any("families" in note for note in rank({"a": narrow, "b": wide}, digits, "params").notes)
+
+
 def test_to_dict_is_json_and_to_csv_is_read_back(batch, tmp_path):
     ranking = rank({"wide": wide, "runs not": Refuses}, batch, ["lswag", "nwot"], seeds=2, interval=(0, 9))
     made = json.loads(json.dumps(ranking.to_dict(), allow_nan=False))

@@ -103,11 +103,7 @@ def listing(options: Namespace, rows: list[dict[str, str]]) -> int:
 def load_batch(options: Namespace, own: Size | None) -> tuple[Batch, dict[str, Any]]:
     """The data, and the arguments that `score` and `rank` share."""
     device = check_device(options.device)
-    size: Size | None = tuple(options.size) if isinstance(options.size, list) else options.size
-    if size is None and not options.data.endswith(".npz"):
-        size = own or SIZE
-    batch = Batch.load(options.data, size, options.samples).to(device)
-    return batch, {
+    return sized_batch(options, own or SIZE).to(device), {
         "interval": options.interval,
         "mode": options.mode,
         "init": options.init,
@@ -115,12 +111,17 @@ def load_batch(options: Namespace, own: Size | None) -> tuple[Batch, dict[str, A
     }
 
 
-def task_batch(options: Namespace) -> Batch:
-    """The data of a command that takes a space and a task, at the task's own size by default."""
+def sized_batch(options: Namespace, own: Size) -> Batch:
+    """The data at the size that was asked for, or at their own, or at that of the models."""
     size: Size | None = tuple(options.size) if isinstance(options.size, list) else options.size
     if size is None and not options.data.endswith(".npz"):
-        size = SIZE if options.space == "timm" else task_size(options.space, options.task)
+        size = own
     return Batch.load(options.data, size, options.samples)
+
+
+def task_batch(options: Namespace) -> Batch:
+    """The data of a command that takes a space and a task, at the task's own size by default."""
+    return sized_batch(options, SIZE if options.space == "timm" else task_size(options.space, options.task))
 
 
 def check_folder(path: str | None) -> None:
