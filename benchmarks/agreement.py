@@ -1,0 +1,73 @@
+"""Our values of each proxy against the published ones, on architectures of NAS-Bench-201.
+
+    python benchmarks/agreement.py DATA --out OUT                       # 300 architectures; stop and go on at will
+    python benchmarks/agreement.py DATA --out OUT --architectures 60
+
+DATA holds ``benchmarks/nasbench201_cifar10_release_proxies.csv.gz`` and ``images/``. Three rank correlations each:
+with the published values of the same proxy, and with accuracy, ours and theirs, over the same networks.
+"""
+
+from __future__ import annotations
+
+import argparse
+import pathlib
+import warnings
+
+import pandas as pd
+import torch
+
+import lswag_hooks as lh
+from lswag_hooks.correlation import estimate, spearman
+from lswag_hooks.proxies import proxy_class
+
+TABLE = "benchmarks/nasbench201_cifar10_release_proxies.csv.gz"
+IMAGES = "images/cifar10_png_sample.npz"
+EXACT = ("params", "flops", "l2_norm", "synflow", "zen", "nwot", "snip", "grad_norm")
+DRAWN = ("jacov", "fisher", "epe_nas", "grasp", "plain")  # data order and weights of their own decide
+
+
+def compare(data: pathlib.Path, out: pathlib.Path, architectures: int, samples: int) -> pd.DataFrame:
+    """One row a proxy."""
+    batch = lh.Batch.from_npz(data / IMAGES, samples=samples)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = lh.correlate(
+            "nasbench201",
+            batch,
+            [*EXACT, *DRAWN],
+            benchmark=lh.Benchmark.load(data / TABLE),
+            architectures=architectures,
+            store=out / "agreement.db",
+        )
+    assert found.published is not None
+    rows = []
+    for name in (*EXACT, *DRAWN):
+        theirs = found.published[name].reindex(found.scores.index)
+        both = theirs.notna() & found.scores[name].notna()
+        ours, theirs, accuracy = found.scores[name][both], theirs[both], found.accuracy[both]
+        sign = 1 if proxy_class(name).higher_is_better else -1
+        agreement = estimate(spearman, ours.to_numpy(), theirs.to_numpy())
+        row = {"proxy": name, "networks": int(both.sum()), "with_published": agreement.value}
+        row |= {"low": agreement.low, "high": agreement.high}
+        row |= {"ours": sign * spearman(ours, accuracy), "published": sign * spearman(theirs, accuracy)}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=pathlib.Path)
+    parser.add_argument("--out", type=pathlib.Path, required=True)
+    parser.add_argument("--architectures", type=int, default=300)
+    parser.add_argument("--samples", type=int, default=64)
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(1)
+    table = compare(options.data, options.out, options.architectures, options.samples)
+    table.to_csv(options.out / "agreement.csv", index=False)
+    print("| | agreement with the published values | with accuracy, ours | published |\n|---|---|---|---|")
+    for row in table.itertuples():
+        print(
+            f"| {row.proxy} | {row.with_published:.3f} [{row.low:.3f}, {row.high:.3f}] | {row.ours:.3f} "
+            f"| {row.published:.3f} |"
+        )
