@@ -1,0 +1,1 @@
+"""A detection backbone found by L-SWAG: BurgerFormer with Mask R-CNN on COCO, in MMDetection."""
