@@ -15,6 +15,7 @@ from jsonargparse import ArgumentParser
 
 from lswag_hooks.errors import InputError
 from lswag_hooks.report.table import console, table
+from recipes.paper.tasks import Measuring
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -32,7 +33,7 @@ def command(run: Callable[..., object], args: Sequence[str] | None = None) -> in
     Raises:
         InputError: a configuration cannot be read.
     """
-    name = Path(inspect.getfile(run)).stem
+    name = Path(inspect.getfile(inspect.unwrap(run))).stem  # run as a module, it is called __main__
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     first.add_argument("--config", action="append", default=[])
     first.add_argument("--small", action="store_true")
@@ -46,8 +47,10 @@ def command(run: Callable[..., object], args: Sequence[str] | None = None) -> in
     parser.add_function_arguments(run, skip={"data", "out"}, as_group=False)
     files = [SHARED, HERE / "configs" / f"{name}.yaml", *given.config]
     settings = configured(files, given.small, set(inspect.signature(run).parameters))
-    options = parser.instantiate_classes(parser.parse_args(["--settings", yaml.safe_dump(settings), *rest]))
-    chosen = {key: value for key, value in vars(options).items() if key not in ("small", "settings", "config")}
+    options = vars(parser.parse_args(["--settings", yaml.safe_dump(settings), *rest]))
+    chosen = {key: value for key, value in options.items() if key not in ("small", "settings", "config")}
+    if "measuring" in chosen:
+        chosen["measuring"] = Measuring(**vars(chosen["measuring"]))
     data, out = (Path(chosen.pop(key)).expanduser() for key in ("data", "out"))
     if not data.is_dir():
         raise InputError(f"there is no folder {data}: give the one that holds benchmarks/ and images/.")
@@ -136,7 +139,7 @@ def report(
         for row in shown.itertuples(index=False)
     }
     rows = [[str(task), *(cells.get((one, task), "") for one in names)] for task in tasks]
-    print(f"\n{title}: ours (the paper's)")
+    print(f"\n{title}: " + ("nothing can be had from so few networks" if known.empty else "ours (the paper's)"))
     for start in range(0, len(names), 5):  # five columns to a width of 80
         part = [[row[0], *row[start + 1 : start + 6]] for row in rows]
         console().print(table(["task", *map(str, names[start : start + 5])], part, right=set(range(1, 6))))
@@ -189,11 +192,11 @@ def heatmap(*frames: tuple[str, pd.DataFrame]) -> Figure:
     return figure
 
 
-def bars(both: pd.DataFrame) -> Figure:
-    """Ours as bars and the paper's as points, a panel for each task."""
+def bars(both: pd.DataFrame) -> Figure | None:
+    """Ours as bars and the paper's as points, a panel for each task; None where there is nothing of ours."""
     tasks = list(dict.fromkeys(both.loc[both["ours"].notna(), "task"]))
     if not tasks:
-        raise InputError("no task has a figure of ours.")
+        return None
     columns = min(4, len(tasks))
     figure, axes = panels(-(-len(tasks) // columns), columns)
     for axis, task in zip(axes, tasks, strict=False):

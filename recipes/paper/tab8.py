@@ -73,7 +73,7 @@ def run(
         found[name] = search(
             space,
             batch,
-            scorer,  # type: ignore[arg-type]
+            scorer,
             algorithm=evolution,
             evaluations=evaluations,
             seed=measuring.seed,
