@@ -8,7 +8,7 @@ set -euo pipefail
 mkdir -p "$1"
 out=$(cd "$1" && pwd)
 if [ $# -eq 2 ]; then
-    file=$(find "$2" -maxdepth 1 -name 'cifar10*.npz' 2>/dev/null | sort | head -1)
+    file=$(find "$2" -maxdepth 1 \( -name 'cifar10.npz' -o -name 'cifar10[!0]*.npz' \) 2>/dev/null | sort | head -1)
     [ -n "$file" ] || { echo "error: $2 holds no cifar10*.npz: give a folder that does, or none" >&2; exit 2; }
     file=$(realpath "$file")
     data=(--data recipes.data.NPZ --data.path "$file")
@@ -30,15 +30,16 @@ step() { # a name, then a command, whose output goes to a file and whose last li
     echo "$name ($((SECONDS - start)) s): $(tail -1 "$out/$name.log")"
 }
 
-small=(--model.channels 4 --model.layers 5 --data.samples 640 --data.batch_size 64 --data.workers 0
-    --trainer.max_epochs 4 --trainer.accelerator cpu --trainer.enable_progress_bar false --out "$out/train")
+small=(--model.channels 4 --model.layers 5 --model.lr 0.1 --model.lr_batch 32 --model.drop_path 0.1
+    --data.samples 1280 --data.batch_size 32 --data.workers 0 --prefilter.samples 16 --trainer.max_epochs 6
+    --trainer.accelerator cpu --trainer.enable_progress_bar false --out "$out/train")
 train=(python -m recipes.darts.train_cifar10 "${data[@]}" "${small[@]}" --model.genotype "$out/search/genotype.yaml")
 
 step search python -m recipes.darts.search "${data[@]}" --data.transforms.size 8 --samples 8 --operations 6 \
     --repeats 1 --workers 2 --progress false --out "$out/search"
-step train "${train[@]}" --stop_after 2
+step train "${train[@]}" --stop_after 3
 step resume "${train[@]}" --ckpt_path last
-step evaluate python -m recipes.darts.evaluate "${data[@]}" --data.samples 640 --data.workers 0 \
+step evaluate python -m recipes.darts.evaluate "${data[@]}" --data.samples 1280 --data.workers 0 \
     --trainer.accelerator cpu --trainer.enable_progress_bar false \
     --model.checkpoint "$out/train/checkpoints/last.ckpt" --out "$out/evaluate"
 step table python -m recipes.darts.table "$out/search/search.json" "$out/evaluate/result.json" --out "$out/table.md"

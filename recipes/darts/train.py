@@ -9,6 +9,7 @@ from typing import Any
 import lightning.pytorch as L
 from lightning.pytorch.cli import LightningArgumentParser
 
+from lswag_hooks import LSWAGCallback
 from lswag_hooks.errors import InputError
 from recipes.common import RecipeCLI
 from recipes.darts.training import DARTSTraining
@@ -31,11 +32,12 @@ class StopAfter(L.Callback):
 
 
 class TrainCLI(RecipeCLI):
-    """With an option that ends a run early."""
+    """With a pre-filter, and an option that ends a run early."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add it."""
+        """Add them."""
         super().add_arguments_to_parser(parser)
+        parser.add_lightning_class_args(LSWAGCallback, "prefilter")
         parser.add_argument("--stop_after", type=int | None, default=None, help="epochs of the schedule to end after")
 
 

@@ -189,7 +189,7 @@ class DARTSTraining(L.LightningModule):
         told = differences(there["network"], here["network"])
         if told:
             raise InputError(f"the checkpoint is of another architecture: {told}.")
-        if str(self.trainer.state.fn) != "fit":
+        if self.trainer.state.fn != "fit":
             return
         told = "; ".join(filter(None, (differences(there[part], here[part]) for part in ("training", "data"))))
         if told:

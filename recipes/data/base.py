@@ -147,8 +147,9 @@ class ImageData(L.LightningDataModule):
         trainer = self.trainer
         replicas, rank = (trainer.world_size, trainer.global_rank) if trainer else (1, 0)
         sampler = EpochSampler(data, replicas, rank, self.seed, self.repeats)
-        # with workers the first batches are read before Lightning tells the sampler which epoch it is
-        sampler.set_epoch(trainer.current_epoch if trainer else 0)
+        # with workers the first batches are read before Lightning tells the sampler which epoch it is, and before
+        # trainer.current_epoch is that of a resumed run
+        sampler.set_epoch(trainer.fit_loop.epoch_progress.current.processed if trainer else 0)
         return DataLoader(
             data,
             self.batch_size,

@@ -101,6 +101,9 @@ def test_arguments_that_make_no_sense_are_named(options):
 # ------------------------------------------------------------------ readers
 
 
+KINDS = [(D.CIFAR10, "CIFAR10", "labels"), (D.CIFAR100, "CIFAR100", "fine_labels")]
+
+
 @pytest.mark.parametrize(("kind", "name", "key"), KINDS)
 def test_cifar_is_read_as_it_was_written(kind, name, key, tmp_path, monkeypatch):
     written = cifar_batches(tmp_path, name, key, monkeypatch)
