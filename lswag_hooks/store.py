@@ -102,7 +102,7 @@ class Store:
         given, texts = list(records), list(details)
         with self._explained(), self._transaction():
             keys = [*(record.key for record in given), *(key for key, _ in texts)]
-            numbers = {measure: self._number(measure) for measure in {_measure(key) for key in keys}}
+            numbers = {measure: self._number(measure) for measure in dict.fromkeys(map(_measure, keys))}
             before = self._connection.total_changes
             self._connection.executemany(
                 "INSERT INTO scores VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",

@@ -7,7 +7,7 @@ import math
 import platform
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
@@ -67,9 +67,10 @@ class Group:
     failures: list[dict[str, Any]] = field(default_factory=list)
     times: tuple[str, str] = ("", "")
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data."""
-        return asdict(self)
+    @property
+    def spread(self) -> list[str]:
+        """Proxies whose spread over seeds says something."""
+        return [label for label in self.proxies if label not in BASELINES and len(self.seeds) > 1]
 
 
 def groups_of(store: Store, order: str | None = None, profiles: int = PROFILES) -> list[Group]:
@@ -126,6 +127,8 @@ def _group(
     proxies = {label: json.loads(text) for text, label in labels.items()}
     better = {label: _better(settings["proxy"]) for label, settings in proxies.items()}
     first = _first(proxies, order)
+    places = sorted(proxies, key=lambda label: (label != first, label in BASELINES))  # sorted keeps the others' order
+    proxies = {label: proxies[label] for label in places}
     told = json.loads(conditions)
     rows = _rows(part, list(proxies), first, better, space, told)
     group = Group(
@@ -251,18 +254,24 @@ def _front(rows: Sequence[dict[str, Any]], first: str, better: dict[str, bool]) 
 
 
 def _failures(part: pd.DataFrame, failed: Sequence[FailedAttempt]) -> list[dict[str, Any]]:
-    found = [
-        {"name": one.candidate, "proxy": one.label, "seed": int(one.seed), "reason": one.reason, "again": False}
-        for one in part[part["value"].isna()].itertuples()
+    """What is missing, and why: once for all seeds, and for all proxies, that it befell."""
+    told: dict[tuple[str, str, bool], tuple[dict[str, None], dict[int, None]]] = {}
+
+    def add(name: str, proxies: Sequence[str], seed: int, reason: str, again: bool) -> None:
+        seen, seeds = told.setdefault((name, reason, again), ({}, {}))
+        seen.update(dict.fromkeys(proxies))
+        seeds[seed] = None
+
+    for one in part[part["value"].isna()].itertuples():
+        add(one.candidate, [one.label], int(one.seed), _joined([one.reason]) or "no reason was kept", False)
+    for lost in failed:
+        settings = json.loads(lost.key.proxy)
+        proxies = [json.loads(text)["proxy"] for text in settings.get("proxies", [])] or [settings["proxy"]]
+        add(lost.key.candidate, proxies, lost.key.seed, lost.reason, not lost.decided)
+    return [
+        {"name": name, "proxy": ", ".join(proxies), "seeds": sorted(seeds), "reason": reason, "again": again}
+        for (name, reason, again), (proxies, seeds) in told.items()
     ]
-    for one in failed:
-        settings = json.loads(one.key.proxy)
-        asked = settings.get("proxy") or ", ".join(json.loads(text)["proxy"] for text in settings.get("proxies", []))
-        again = not one.decided
-        found.append(
-            {"name": one.key.candidate, "proxy": asked, "seed": one.key.seed, "reason": one.reason, "again": again}
-        )
-    return found
 
 
 def _profile(store: Store, key: tuple[str, ...], name: str, seed: int) -> dict[str, Any] | None:
@@ -290,7 +299,7 @@ def _profile(store: Store, key: tuple[str, ...], name: str, seed: int) -> dict[s
 
 
 def _joined(texts: Any) -> str:
-    return "; ".join(dict.fromkeys(text for text in texts if text))
+    return "; ".join(dict.fromkeys(text for text in texts if isinstance(text, str)))
 
 
 def _time(seconds: float) -> str:

@@ -27,14 +27,14 @@
   };
 
   const scatter = (section, one) => {
-    const y = section.querySelector(".y").value, x = section.querySelector(".x").value;
+    const y = section.querySelector(".pick-score").value, x = section.querySelector(".pick-size").value;
     const xs = one.sizes[x], ys = one.scores[y], spreads = one.spreads[y];
     const front = frontOf(xs, ys, one.better[y]);
     const figure = layout(x, y);
     if (xs.some((value) => value > 0)) figure.xaxis.type = "log";
     figure.showlegend = true;
     figure.legend = { orientation: "h", y: 1.08 };
-    Plotly.react(section.querySelector(".scatter"), [
+    Plotly.react(section.querySelector(".plot-scores"), [
       { type: "scatter", mode: "markers", name: "candidates", x: xs, y: ys, text: one.names,
         marker: { size: 6, opacity: 0.6, color: colour("--mark") }, hovertemplate: "%{text}<br>%{x}, %{y}<extra></extra>",
         error_y: { type: "data", array: spreads, visible: spreads.some((s) => s !== null) && xs.length <= 300, thickness: 1 } },
@@ -45,9 +45,9 @@
   };
 
   const layers = (section, one) => {
-    const picker = section.querySelector(".candidate");
+    const picker = section.querySelector(".pick-candidate");
     if (!picker) return;
-    const found = one.profiles[picker.value], what = section.querySelector(".what");
+    const found = one.profiles[picker.value], what = section.querySelector(".pick-what");
     const rows = found.layers, interval = found.interval;
     const inside = (row) => !interval || (row.tenth >= interval[0] && row.tenth <= interval[1]);
     const first = rows.findIndex(inside), last = rows.length - 1 - [...rows].reverse().findIndex(inside);
@@ -56,7 +56,7 @@
       figure.shapes = [{ type: "rect", xref: "x", yref: "paper", x0: first - 0.5, x1: last + 0.5, y0: 0, y1: 1,
         fillcolor: colour("--mark"), opacity: 0.12, line: { width: 0 } }];
     }
-    Plotly.react(section.querySelector(".layers"), [{
+    Plotly.react(section.querySelector(".plot-layers"), [{
       type: "bar", x: rows.map((_, i) => i), y: rows.map((row) => row[what.value]), text: rows.map((row) => row.name),
       textposition: "none", hovertemplate: "%{text}<br>%{y}<extra></extra>",
       marker: { color: colour("--mark"), opacity: rows.map((row) => (inside(row) ? 1 : 0.35)) },
@@ -73,8 +73,10 @@
       head.scope = "row";
       head.textContent = row.name;
       line.append(head);
-      for (const text of [row.kind, row.size, row.tenth, short(row.trainability), short(row.deviation), short(row.term)]) {
-        line.insertCell().textContent = text;
+      for (const [place, text] of [row.kind, row.size, row.tenth, short(row.trainability), short(row.deviation), short(row.term)].entries()) {
+        const cell = line.insertCell();
+        cell.textContent = text;
+        if (place === 0) cell.className = "text";
       }
       return line;
     }));
@@ -87,6 +89,8 @@
     scatter(section, data[number]);
     layers(section, data[number]);
   };
+
+  const redraw = () => [...drawn].forEach(draw);
 
   const sort = (table, column, heading) => {
     const rising = heading.getAttribute("aria-sort") !== "ascending";
@@ -128,15 +132,16 @@
   document.querySelectorAll("section.group").forEach((section, number) => {
     section.querySelector(".filter").addEventListener("input", () => filter(section));
     section.querySelector(".scored").addEventListener("change", () => filter(section));
-    section.querySelectorAll(".x, .y").forEach((one) => one.addEventListener("change", () => scatter(section, data[number])));
-    section.querySelectorAll(".candidate, .what").forEach((one) => one.addEventListener("change", () => layers(section, data[number])));
+    for (const [what, act] of [[".pick-score, .pick-size", scatter], [".pick-candidate, .pick-what", layers]]) {
+      section.querySelectorAll(what).forEach((one) => one.addEventListener("change", () => window.Plotly && act(section, data[number])));
+    }
     filter(section);
   });
   const group = document.getElementById("group");
   if (group) {
     group.addEventListener("change", () => {
       document.querySelectorAll("section.group").forEach((section, number) => { section.hidden = String(number) !== group.value; });
-      draw(Number(group.value));
+      if (window.Plotly) draw(Number(group.value));
     });
   }
   const dark = () => (root.dataset.theme || (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light")) === "dark";
@@ -145,11 +150,19 @@
   theme.addEventListener("click", () => {
     root.dataset.theme = dark() ? "light" : "dark";
     told();
-    drawn.forEach(draw);
+    redraw();
   });
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { told(); drawn.forEach(draw); });
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { told(); redraw(); });
   document.getElementById("print").addEventListener("click", () => window.print());
   addEventListener("beforeprint", () => document.querySelectorAll("details").forEach((one) => { one.open = true; }));
   told();
-  if (data.length) draw(0);
+  // the tables are there and work before a picture is drawn: its library takes a second to be read
+  const begin = () => {
+    const library = document.createElement("script");
+    library.textContent = document.getElementById("plotly").textContent;
+    document.head.append(library);
+    draw(0);
+    root.dataset.drawn = "yes";
+  };
+  requestAnimationFrame(() => setTimeout(begin, 0));
 })();
