@@ -3,7 +3,7 @@
     python benchmarks/correlations.py DATA --out OUT --variants nb201 nb301 autoformer
     python benchmarks/intervals.py DATA --out OUT nb201 nb301 autoformer
 
-Two ways to choose the interval: the stored one of the space, which is the spike of the gradients' deviation and needs no
+Two ways to choose the interval: the stored one of the space, the spike of the gradients' deviation, which needs no
 accuracy; and, as a bound on what any choice could gain, the best one by accuracy on a random half of the networks,
 judged on the other half. Differences are paired, with 95 % bootstrap intervals over networks.
 """
