@@ -84,6 +84,7 @@ class Work:
         """Score a network by some of the proxies."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # notes on one network of a thousand
+            model = model.to(self.batch.device)  # spaces build where PyTorch does by default
             result = score(model, self.batch, proxies, loss, seed=self.seed, mode=self.mode, init=self.init)
         return Measured(dict(result.scores), dict(result.reasons), broken=frozenset(result.broken))
 

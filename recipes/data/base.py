@@ -149,7 +149,8 @@ class ImageData(L.LightningDataModule):
         sampler = EpochSampler(data, replicas, rank, self.seed, self.repeats)
         # with workers the first batches are read before Lightning tells the sampler which epoch it is, and before
         # trainer.current_epoch is that of a resumed run
-        sampler.set_epoch(trainer.fit_loop.epoch_progress.current.processed if trainer else 0)
+        progress: Any = trainer.fit_loop.epoch_progress.current if trainer else None
+        sampler.set_epoch(progress.processed if progress else 0)
         return DataLoader(
             data,
             self.batch_size,

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 import yaml
 from torch.utils.flop_counter import FlopCounterMode
 
+import lswag_hooks as lh
 from lswag_hooks.correlating import Measured
 from lswag_hooks.errors import InputError
 from lswag_hooks.spaces.darts import GENOTYPES, network
@@ -416,6 +417,13 @@ def test_search_writes_a_genotype_that_training_reads(tmp_path, monkeypatch):
     assert search.main(args) == 0
     again = json.loads((tmp_path / "search.json").read_text())
     assert again["genotype"] == found and again["reused"] > 200
+
+
+@pytest.mark.gpu
+def test_a_space_is_searched_where_the_batch_lies():
+    batch = lh.Batch.builtin("digits", size=(3, 8, 8), samples=8).to("cuda")
+    found = lh.search("nasbench201", batch, "lswag", algorithm="random", evaluations=2, progress=False)
+    assert found.evaluations == 2 and found.best
 
 
 def test_search_refuses_bad_input_before_any_score(tmp_path):
