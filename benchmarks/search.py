@@ -30,6 +30,7 @@ from lswag_hooks.benchmark import Benchmark
 from lswag_hooks.correlating import Measured
 from lswag_hooks.ensembles import Libra, list_fitted
 from lswag_hooks.proxies import Proxy
+from lswag_hooks.report.contents import labels_of
 from lswag_hooks.search import Evolution, RandomSearch
 from lswag_hooks.search.loop import run_generations
 from lswag_hooks.search.pareto import best_first
@@ -77,7 +78,7 @@ def among(space: Space, known: Sequence[str]) -> Space:
 
 
 def stored(path: pathlib.Path, space: str) -> pd.DataFrame:
-    """Scores of a store, one column a proxy (with its settings, where there are several of one name)."""
+    """Scores of a store, one column a proxy; L-SWAG over single tenths of the layers is left out."""
     with Store(path) as store:
         frame = store.to_pandas()
     frame = frame[(frame["space"] == space) & frame["value"].notna()]
@@ -88,9 +89,9 @@ def stored(path: pathlib.Path, space: str) -> pd.DataFrame:
             kept = frame[column].value_counts().index[0]
             print(f"several of {column}: taken are those with {kept}")
             frame = frame[frame[column] == kept]
-    names = frame["proxy"].map(lambda text: json.loads(text)["proxy"])
-    several = frame.assign(name=names).groupby("name")["proxy"].transform("nunique") > 1
-    frame = frame.assign(name=np.where(several, frame["proxy"], names))
+    tenths = [text for text in frame["proxy"].unique() if len(set(json.loads(text).get("interval") or "ab")) == 1]
+    frame = frame[~frame["proxy"].isin(tenths)]
+    frame = frame.assign(name=frame["proxy"].map(labels_of(frame["proxy"].unique())))
     return frame.pivot_table(index="candidate", columns="name", values="value", aggfunc="first")
 
 
@@ -111,7 +112,7 @@ def objectives(scores: pd.DataFrame, fitted: str) -> dict[str, Objective]:
     better = {name: lh.proxies.proxy_class(name).higher_is_better for name in lh.list_proxies()}
     found = {}
     for name in scores:
-        if better.get(name, True):
+        if better.get(name.split(" ")[0], True):
             found[name] = Objective((Known(label=name),))
     for name in (name for name in list_fitted() if name == fitted or name.startswith(f"{fitted}/")):
         libra = Libra.load(name)

@@ -35,7 +35,7 @@ def test_by_the_scores_of_a_store(script, tmp_path, capsys):
     few = Benchmark("few", "nasbench201", known.to_pandas().head(12))
     batch = lh.Batch.builtin("digits", size=(3, 8, 8), samples=8)
     options = {"architectures": 0, "resamples": 20, "progress": False, "store": tmp_path / "nb201.db"}
-    found = correlate("nasbench201", batch, "swap,zico", benchmark=few, **options)
+    found = correlate("nasbench201", batch, "swap,zico", benchmark=few, tenths=True, **options)
     correlate("nasbench201", batch, "swap", benchmark=few, seed=1, **options)
     known_csv, out = table(tmp_path / "known.csv", known.to_pandas()), str(tmp_path / "out")
     script.main([known_csv, "--store", str(tmp_path / "nb201.db"), "--evaluations", "12", "--out", out])
@@ -46,6 +46,7 @@ def test_by_the_scores_of_a_store(script, tmp_path, capsys):
         rows = runs[runs["proxy"] == proxy]
         assert len(rows) == 4 and set(rows["architecture"]) <= best
         assert rows["accuracy"].tolist() == [accuracy[name] for name in rows["architecture"]]
+    assert not runs["proxy"].str.contains("interval").any()
     best = runs[runs["proxy"] == "the best there is"]
     assert best["accuracy"].tolist() == [accuracy.max()]
     assert (tmp_path / "out" / "search.png").stat().st_size > 1000

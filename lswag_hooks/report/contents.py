@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import platform
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -20,7 +19,7 @@ from lswag_hooks.proxies import list_proxies, proxy_class
 from lswag_hooks.results import ScoreResult
 from lswag_hooks.search.pareto import pareto_front
 from lswag_hooks.spaces import get_space, list_spaces
-from lswag_hooks.store import FailedAttempt, Store
+from lswag_hooks.store import FailedAttempt, Store, canonical
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -122,7 +121,7 @@ def _group(
     profiles: int,
 ) -> Group:
     space, batch, conditions, version = key
-    labels = _labels(part["proxy"].unique())
+    labels = labels_of(part["proxy"].unique())
     part = part.assign(label=part["proxy"].map(labels))
     proxies = {label: json.loads(text) for text, label in labels.items()}
     better = {label: _better(settings["proxy"]) for label, settings in proxies.items()}
@@ -145,15 +144,20 @@ def _group(
     return group
 
 
-def _labels(texts: Sequence[str]) -> dict[str, str]:
-    """Names of proxies; with what they differ in, where several have one name."""
-    settings = {text: json.loads(text) for text in texts}
-    count = Counter(one["proxy"] for one in settings.values())
+def labels_of(texts: Sequence[str]) -> dict[str, str]:
+    """Names of proxies, by their text in a store; with the settings that are not the usual ones.
+
+    Example:
+        >>> labels_of(['{"proxy":"params"}', '{"pairing":"total","proxy":"lswag"}']).values()
+        dict_values(['params', 'lswag pairing=total'])
+    """
     labels = {}
-    for text, one in settings.items():
-        others = [other for other in settings.values() if other["proxy"] == one["proxy"]]
-        own = [f"{key}={value}" for key, value in one.items() if any(other.get(key) != value for other in others)]
-        labels[text] = one["proxy"] if count[one["proxy"]] == 1 else f"{one['proxy']} {' '.join(own)}"
+    for text in texts:
+        settings = json.loads(text)
+        name = settings.pop("proxy")
+        usual = json.loads(canonical(proxy_class(name)().settings())) if name in list_proxies() else {}
+        own = [f"{key}={value}" for key, value in settings.items() if key not in usual or usual[key] != value]
+        labels[text] = " ".join([name, *own])
     return labels
 
 
@@ -165,7 +169,7 @@ def _first(proxies: dict[str, dict[str, Any]], order: str | None) -> str:
     wanted = order or "lswag"
     named = [label for label, settings in proxies.items() if settings["proxy"] == wanted]
     others = [label for label, settings in proxies.items() if settings["proxy"] not in (*BASELINES, "latency")]
-    return next(iter([*named, *others, *proxies]), "")
+    return next(iter([*sorted(named, key=len), *others, *proxies]), "")
 
 
 def _rows(
