@@ -1,4 +1,4 @@
-"""Fig. 10: deviations of gradients, networks of like depth apart: ``python -m recipes.paper.fig10 DATA --out OUT``."""
+"""Fig. 10: curves of gradients, networks of like depth apart: ``python -m recipes.paper.fig10 DATA --out OUT``."""
 
 from __future__ import annotations
 
@@ -7,31 +7,32 @@ from pathlib import Path
 
 import pandas as pd
 
-from lswag_hooks.report.plots import gradient_curves
 from recipes.common import finish
 from recipes.paper.common import command, report, side_by_side
-from recipes.paper.layers import curves_of, layered
+from recipes.paper.layers import Curve, curves_of, drawn, layered
 from recipes.paper.tasks import Measuring, told
 
 
-def run(data: Path, out: Path, measuring: Measuring, groups: int = 3) -> None:
+def run(data: Path, out: Path, measuring: Measuring, curve: list[Curve], groups: int = 3) -> None:
     """Fig. 10: as Fig. 9 for TransNAS-Bench-101 Micro Autoencoder, by groups of networks of like depth.
 
     Args:
         data: folder of the data.
         out: folder of results.
         measuring: what is measured; the first of its tasks counts.
+        curve: deviation of the gradients or trainability, or one after the other.
         groups: how many.
     """
     scores = layered(data, out, measuring)[:1]
-    whole = curves_of(scores[0])
-    curves = {"all": whole, **whole.by_depth(groups)}
-    ours = pd.DataFrame({key: curve.mean / curve.mean.max() for key, curve in curves.items()}, index=range(1, 11))
-    match = ours.corr(method="spearman")["all"].drop("all")
-    notes = [f"{name}: Spearman with the curve of all networks {value:.2f}" for name, value in match.items()]
-    title = f"Fig. 10, {scores[0].task.key}: deviation of gradients, as a share of the highest tenth's"
-    both = side_by_side(ours, ours.iloc[:0])
-    report(out, "fig10", title, both, gradient_curves(curves), [*notes, *told(scores)])
+    for name in curve:
+        whole = curves_of(scores[0], name)
+        curves = {"all": whole, **whole.by_depth(groups)}
+        ours = pd.DataFrame({key: found.mean / found.mean.max() for key, found in curves.items()}, index=range(1, 11))
+        match = ours.corr(method="spearman")["all"].drop("all")
+        notes = [f"{group}: Spearman with the curve of all networks {value:.2f}" for group, value in match.items()]
+        title = f"Fig. 10, {scores[0].task.key}, {name}, as a share of the highest tenth's"
+        both = side_by_side(ours, ours.iloc[:0])
+        report(out, f"fig10_{name}", title, both, drawn(curves, name), [*notes, *told(scores)])
 
 
 def main(args: Sequence[str] | None = None) -> int:

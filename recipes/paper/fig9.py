@@ -1,4 +1,4 @@
-"""Fig. 9: deviations of gradients along the depth of each space: ``python -m recipes.paper.fig9 DATA --out OUT``."""
+"""Fig. 9: curves of gradients along the depth of each space: ``python -m recipes.paper.fig9 DATA --out OUT``."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from lswag_hooks.report.plots import gradient_curves
 from recipes.common import finish
 from recipes.paper.common import command, report, side_by_side
-from recipes.paper.layers import curves_of, layered
+from recipes.paper.layers import Curve, curves_of, drawn, layered, spike_of
 from recipes.paper.tasks import Measuring, told
 
 SAID = {  # in words, App. D.1; of the paper's seven panels
@@ -21,25 +20,27 @@ SAID = {  # in words, App. D.1; of the paper's seven panels
 }
 
 
-def run(data: Path, out: Path, measuring: Measuring) -> None:
-    """Fig. 9: mean over networks of the deviation of gradients, tenth by tenth, and the spike that gives the interval.
+def run(data: Path, out: Path, measuring: Measuring, curve: list[Curve]) -> None:
+    """Fig. 9: a curve along the depth, its mean over networks, and the spike that gives the interval.
 
     Args:
         data: folder of the data.
         out: folder of results.
         measuring: what is measured.
+        curve: deviation of the gradients or trainability, or one after the other.
     """
     scores = layered(data, out, measuring)
-    curves = {one.task.key: curves_of(one) for one in scores}
-    ours = pd.DataFrame({key: curve.mean / curve.mean.max() for key, curve in curves.items()}, index=range(1, 11))
-    notes = []
-    for one in scores:
-        spike = curves[one.task.key].interval
-        found = "none" if spike is None else f"tenths {spike[0] + 1} to {spike[1] + 1}"
-        notes.append(f"{one.task.key}: spike {found}; the paper: {SAID.get(one.task.group, 'not said')}")
-    both = side_by_side(ours, ours.iloc[:0])
-    title = "Fig. 9, mean deviation of gradients, as a share of the highest tenth's"
-    report(out, "fig9", title, both, gradient_curves(curves), [*notes, *told(scores)])
+    for name in curve:
+        curves = {one.task.key: curves_of(one, name) for one in scores}
+        notes = []
+        for one in scores:
+            said = SAID.get(one.task.group, "not said")
+            notes.append(f"{one.task.key}: spike {spike_of(curves[one.task.key])}; the paper: {said}")
+        shares = {key: found.mean / found.mean.max() for key, found in curves.items()}
+        ours = pd.DataFrame(shares, index=range(1, 11))
+        title = f"Fig. 9, {name}, as a share of the highest tenth's"
+        both = side_by_side(ours, ours.iloc[:0])
+        report(out, f"fig9_{name}", title, both, drawn(curves, name), [*notes, *told(scores)])
 
 
 def main(args: Sequence[str] | None = None) -> int:

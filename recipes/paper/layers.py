@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 import pandas as pd
 
 from lswag_hooks.correlation import spearman
 from lswag_hooks.functional.arrays import LayerArrays
-from lswag_hooks.functional.lswag import BINS, Interval, combine
+from lswag_hooks.functional.lswag import BINS, Interval, combine, percentile
 from lswag_hooks.intervals import GradientCurves
 from lswag_hooks.profiling import TenthDeviation
 from lswag_hooks.proxies import LSWAG, Missing, Observation, Proxy, resolve_proxies
+from lswag_hooks.report import plots
 from recipes.paper.tasks import TASKS, Measuring, Scores, measure, prepared
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 Kind = Literal["trainability", "expressivity", "product"]
+Curve = Literal["deviation", "trainability"]
 ALL: Interval = (0, BINS - 1)
 
 # rows of Tab. 3: what is summed, whether the mean is in the numerator, whether over chosen layers alone
@@ -96,14 +102,35 @@ def summed(frame: pd.DataFrame, kind: Kind, mean: bool, interval: Interval = ALL
     return frame[[column(kind, mean, tenth) for tenth in range(first, last + 1)]].sum(axis=1, skipna=False)
 
 
-def curves_of(scores: Scores) -> GradientCurves:
-    """Deviations of gradients along the depth of a task's networks, of those that could be scored.
+def curves_of(scores: Scores, curve: Curve = "deviation") -> GradientCurves:
+    """Curves along the depth of a task's networks, of those that could be scored.
 
-    A tenth in which a network has no layer is NaN, as the curves want it.
+    ``"deviation"``: mean deviation of the gradients of a layer, as ``lswag profile`` shows. ``"trainability"``: mean of
+    the layers' :math:`\\Lambda_l`, the logarithm of a sum of inverse deviations, which is large where these are small. The
+    symbol in the paper's text on Fig. 2 (b) and 9 was lost; "introduced in Eq. (1)" are both.
     """
     frame = scores.frame[scores.frame["depth"].notna() & scores.frame[column("product", False, 0)].notna()]
-    values = frame[[f"deviation {tenth}" for tenth in range(BINS)]].to_numpy()
-    return GradientCurves(values, frame["depth"].to_numpy(dtype=int), list(frame.index))
+    depths = frame["depth"].to_numpy(dtype=int)
+    if curve == "deviation":
+        values = frame[[f"deviation {tenth}" for tenth in range(BINS)]].to_numpy()
+    else:
+        layers = [np.bincount([percentile(layer, depth) for layer in range(depth)], minlength=BINS) for depth in depths]
+        sums = frame[[column("trainability", False, tenth) for tenth in range(BINS)]].to_numpy()
+        values = np.divide(sums, layers, out=np.full(sums.shape, np.nan), where=np.array(layers) > 0)
+    return GradientCurves(values, depths, list(frame.index))
+
+
+def drawn(curves: Mapping[str, GradientCurves], curve: Curve) -> Figure:
+    """A panel for each group of networks, its interval shaded."""
+    figure = plots.gradient_curves(curves)
+    for axis in figure.axes:
+        axis.set_ylabel("deviation of gradients" if curve == "deviation" else "mean of Λ")
+    return figure
+
+
+def spike_of(curve: GradientCurves) -> str:
+    """Its interval in words, tenths counted from 1 as the paper does."""
+    return "none" if curve.interval is None else f"tenths {curve.interval[0] + 1} to {curve.interval[1] + 1}"
 
 
 def ablation(scores: Scores, interval: Interval) -> pd.Series:
@@ -124,6 +151,6 @@ def by_tenth(scores: Scores) -> pd.Series:
 
 
 def alike(curve: np.ndarray, correlations: np.ndarray) -> float:
-    """Spearman of the curve of deviations with the correlations of the tenths; the paper finds "a clear match"."""
+    """Spearman of a curve along the depth with the correlations of the tenths; the paper finds "a clear match"."""
     both = np.isfinite(curve) & np.isfinite(correlations)
     return spearman(curve[both], correlations[both]) if both.sum() >= 5 else float("nan")

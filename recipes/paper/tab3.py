@@ -9,26 +9,29 @@ import pandas as pd
 
 from recipes.common import finish
 from recipes.paper.common import bars, command, published, report, side_by_side
-from recipes.paper.layers import ALL, ablation, curves_of, layered
+from recipes.paper.layers import ALL, Curve, ablation, curves_of, layered, spike_of
 from recipes.paper.tasks import Measuring, told
 
 
-def run(data: Path, out: Path, measuring: Measuring) -> None:
+def run(data: Path, out: Path, measuring: Measuring, curve: list[Curve]) -> None:
     """Tab. 3: L-SWAG without the mean, over chosen layers, with expressivity, and all combinations.
 
-    The layers are those of the spike in the gradients' deviations along the depth (Sec. 3.1), over the same networks.
+    The layers are those of the spike in a curve along the depth (Sec. 3.1), over the same networks.
 
     Args:
         data: folder of the data.
         out: folder of results.
         measuring: what is measured.
+        curve: deviation of the gradients or trainability, or one after the other.
     """
     scores = layered(data, out, measuring)
-    intervals = {one.task.key: curves_of(one).interval or ALL for one in scores}
-    ours = pd.DataFrame({one.task.key: ablation(one, intervals[one.task.key]) for one in scores})
-    both = side_by_side(ours, published("tab3"))
-    notes = [f"{key}: layers of tenths {first + 1} to {last + 1}" for key, (first, last) in intervals.items()]
-    report(out, "tab3", "Tab. 3, parts of L-SWAG", both, bars(both), [*notes, *told(scores)])
+    for one in curve:
+        curves = {part.task.key: curves_of(part, one) for part in scores}
+        ours = pd.DataFrame({part.task.key: ablation(part, curves[part.task.key].interval or ALL) for part in scores})
+        both = side_by_side(ours, published("tab3"))
+        notes = [f"{key}: layers of {spike_of(found)}" for key, found in curves.items()]
+        title = f"Tab. 3, parts of L-SWAG, layers of the spike in {one}"
+        report(out, f"tab3_{one}", title, both, bars(both), [*notes, *told(scores)])
 
 
 def main(args: Sequence[str] | None = None) -> int:

@@ -239,7 +239,7 @@ def batch_of(task: Task, space: Space, data: Path, measuring: Measuring, samples
     file = next((data / one for one in candidates if one and (data / one).is_file()), None)
     if file is None:
         also = "" if name in SAMPLES or measuring.stand_ins else " (or allow others: --measuring.stand_ins true)"
-        raise InputError(f"{task.key} needs images of {name} in {folder}{also}. {kind.obtain}")
+        raise InputError(f"it needs images of {name} in {folder}{also}. {kind.obtain}")
     size = None if side is None else (3, side, side)
     return space.batch(Batch.from_npz(file, number, size, measuring.seed), own, measuring.seed)
 
@@ -252,17 +252,22 @@ def prepared(
     Raises:
         InputError: something is missing; all of it is told at once.
     """
-    found, missing = {}, {}
+    found, missing = {}, []
     for task in (TASKS[key] for key in keys or measuring.tasks):
         space = get_space(task.space)
-        try:
-            found[task.key] = table_of(task, data), space, batch_of(task, space, data, measuring)
-        except InputError as error:
-            missing[task.key] = str(error)
+        parts: list[Any] = []
+        for part in (lambda: table_of(task, data), lambda: batch_of(task, space, data, measuring)):  # noqa: B023
+            try:
+                parts.append(part())
+            except InputError as error:
+                missing.append(f"  {task.key}: {error}")
+        if len(parts) == 2:
+            found[task.key] = parts[0], space, parts[1]
     if missing:
-        told = "\n".join(f"  {key}: {reason}" for key, reason in missing.items())
+        told = "\n".join(missing)
+        tasks = len({line.split(":")[0] for line in missing})
         raise InputError(
-            f"{len(missing)} tasks cannot be measured:\n{told}\n"
+            f"{tasks} tasks cannot be measured:\n{told}\n"
             "Obtain these, or name the others by --measuring.tasks, or take --small."
         )
     return found

@@ -218,6 +218,12 @@ def test_ablation_and_tenths_against_scipy():
     curves = layers.curves_of(scores)
     assert curves.curves.shape == (38, 10)
     np.testing.assert_allclose(curves.mean[7], scores.frame["deviation 7"].mean())
+    third = [
+        row["trainability 2"] / sum(10 * layer // int(row["depth"]) == 2 for layer in range(int(row["depth"])))
+        for _, row in scores.frame[scores.frame["depth"] >= 10].iterrows()
+    ]
+    deep = layers.curves_of(scores, "trainability").curves[:, 2][layers.curves_of(scores).depths >= 10]
+    np.testing.assert_allclose(deep, third)
 
 
 # ---------------------------------------------------------------------- ensembles
@@ -347,6 +353,20 @@ def test_every_configuration_fits_its_script(script, small, tmp_path):
             assert measuring.of("samples", TASKS[key]) == full or small
 
 
+def test_a_configuration_of_ones_own_and_options_count_more(tmp_path):
+    seen = {}
+
+    @functools.wraps(fig5.run)
+    def stub(data, out, **options):
+        seen.update(options)
+
+    own = tmp_path / "own.yaml"
+    own.write_text("images: 7\nrates: [0.5]\nsmall: {repeats: 9}\n")
+    options = [str(tmp_path), "--out", str(tmp_path / "out"), "--small", "--config", str(own), "--images", "8"]
+    assert command(stub, options) == 0
+    assert seen == {"images": 8, "rates": [0.5], "repeats": 9, "seed": 0}
+
+
 def test_configurations_are_laid_over_each_other(tmp_path):
     own = tmp_path / "own.yaml"
     own.write_text("a: {x: 1, y: 2}\nsmall: {a: {y: 3}}\n")
@@ -425,7 +445,7 @@ def test_tab5_measures_once_and_keeps_it(data, tmp_path, monkeypatch, capsys):
 
 
 def test_tab1_from_measured_and_published(data, tmp_path):
-    wanted = "te_nas_kappa,t_cet,az_complexity,params,nwot"
+    wanted = "t_cet,az_complexity,params,nwot"
     assert run(tab1, data, tmp_path / "out", "--measuring.proxies", wanted, "--measuring.published", "[nb201-c10]") == 0
     for source in ("measured", "published"):
         found = pd.read_csv(tmp_path / "out" / f"tab1_{source}.csv")
