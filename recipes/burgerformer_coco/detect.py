@@ -6,11 +6,13 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from jsonargparse import auto_cli
 
 from lswag_hooks.detection.coco import SCALE
 from lswag_hooks.detection.compat import readable_checkpoints
+from lswag_hooks.detection.configs import load_config
 from lswag_hooks.errors import InputError
 from recipes.burgerformer_coco.detector import CONFIG, EPOCHS, configure, make_runner
 from recipes.burgerformer_coco.space import LIMIT
@@ -86,6 +88,8 @@ def detect(
         lr=lr,
         seed=seed,
     )
+    if resume:
+        _check_same(folder, filled)
     if processes > 1 and "LOCAL_RANK" not in os.environ:
         return _started(processes)
     with readable_checkpoints():
@@ -95,6 +99,22 @@ def detect(
         history = runner.message_hub.get_scalar("train/loss").data[0]
         print(f"loss {history[:5].mean():.4f} at first, {history[-5:].mean():.4f} at last, in {out}", flush=True)
     return 0
+
+
+def _check_same(folder: Path, filled: Any) -> None:
+    """Refuse to go on with another model: mmengine would load what fits and say nothing of the rest."""
+    there, here = (one.model.to_dict() for one in (load_config(config_of(folder)), filled))
+    if there != here:
+        names = [name for name in {**there, **here} if there.get(name) != here.get(name)]
+        raise InputError(f"out={folder} is a run of another model ({', '.join(names)} differ): give another out.")
+
+
+def config_of(folder: Path) -> Path:
+    """The config that mmengine wrote beside its checkpoints."""
+    found = sorted(folder.glob("*.py"))
+    if len(found) != 1:
+        raise InputError(f"{folder} holds {len(found)} configs, not one: give the folder that detect wrote.")
+    return found[0]
 
 
 def _started(processes: int) -> int:

@@ -56,7 +56,11 @@ def configure(
     Raises:
         InputError: the config, the data or the weights are not there or broken, or the backbone cannot serve.
     """
-    for name, value in (("batch_size", batch_size), ("epochs", epochs), ("iterations", iterations or 1)):
+    for name, value in (
+        ("batch_size", batch_size),
+        ("epochs", epochs),
+        ("iterations", 1 if iterations is None else iterations),
+    ):
         if value < 1:
             raise InputError(f"{name}={value}: give one or more.")
     filled = load_config(detector)

@@ -12,7 +12,7 @@ from lswag_hooks.detection.coco import read_coco
 from lswag_hooks.detection.compat import readable_checkpoints
 from lswag_hooks.detection.configs import load_config
 from lswag_hooks.errors import InputError
-from recipes.burgerformer_coco.detect import LATEST
+from recipes.burgerformer_coco.detect import LATEST, config_of
 from recipes.burgerformer_coco.detector import make_runner
 from recipes.common import finish
 
@@ -46,7 +46,7 @@ def evaluate(run: str, name: str = "this run", checkpoint: str | None = None, pi
         checkpoint = (folder / LATEST).read_text(encoding="utf-8").strip()
     if not Path(checkpoint).is_file():
         raise InputError(f"there is no checkpoint {checkpoint}.")
-    config = load_config(_config_of(folder))
+    config = load_config(config_of(folder))
     config.work_dir = str(folder)
     config.model.backbone.checkpoint = None  # what was trained is in the checkpoint
     coco = read_coco(config.test_evaluator.ann_file, config.test_dataloader.dataset.data_prefix.img)
@@ -82,14 +82,6 @@ def table(rows: Mapping[str, Sequence[float]]) -> str:
     for name, values in {**rows, **published}.items():
         lines.append(f"| {name} | {' | '.join(f'{value:.1f}' for value in values)} |")
     return "\n".join(lines) + "\n"
-
-
-def _config_of(folder: Path) -> Path:
-    """The config that mmengine wrote beside its logs."""
-    found = sorted(folder.glob("*.py"))
-    if len(found) != 1:
-        raise InputError(f"{folder} holds {len(found)} configs, not one: give the folder that detect wrote.")
-    return found[0]
 
 
 def main(args: Sequence[str] | None = None) -> int:

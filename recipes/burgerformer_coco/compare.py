@@ -1,0 +1,116 @@
+"""Backbones compared at initialisation, beside the paper's AP: ``python -m recipes.burgerformer_coco.compare``."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+from jsonargparse import auto_cli
+
+from lswag_hooks import rank
+from lswag_hooks.detection.coco import SCALE, coco_batch, load_coco
+from lswag_hooks.detection.shapes import shapes_batch
+from lswag_hooks.errors import InputError
+from lswag_hooks.standings import Ranking
+from lswag_hooks.wording import quantity
+from recipes.burgerformer_coco.evaluate import PUBLISHED
+from recipes.burgerformer_coco.space import resolve_backbone
+from recipes.common import finish
+
+KNOWN = {  # name in the table, spec, and the paper's row; of ConvNeXt-T the paper says nothing
+    "ResNet-50": ("timm/resnet50", "ResNet-50"),
+    "PoolFormer-S24": ("timm/poolformer_s24", None),
+    "PoolFormer-S36": ("timm/poolformer_s36", "PoolFormer"),  # by its AP of 40.1; the paper does not say which
+    "Swin-T": ("timm/swin_tiny_patch4_window7_224", "Swin-T"),
+    "ConvNeXt-T": ("timm/convnext_tiny", None),
+}
+
+
+def compare(
+    out: str,
+    data: str | None = None,
+    found: str = "burgerformer/BurgerFormer-B",
+    backbones: Sequence[str] = (),
+    proxies: str = "lswag,lswag_robust,zico,swap,nwot",
+    samples: int = 8,
+    scale: tuple[int, int] = SCALE,
+    init: str | None = "wake",
+    seeds: int = 1,
+    store: str | None = None,
+) -> int:
+    """Score backbones with a pyramid on the same pictures, and say whether the order is that of the paper's AP.
+
+    Args:
+        out: the Markdown file to write; a CSV of everything stands beside it.
+        data: COCO's folder; without it, pictures with shapes.
+        found: the BurgerFormer that a search found, a spec or its YAML file; its row has the paper's AP of L-SWAG's.
+        backbones: specs to compare instead of the paper's.
+        proxies: to compute; the first decides the order of the rows.
+        samples: pictures.
+        scale: longest and shortest side of the pictures at most.
+        init: wake: zero gains at the start of residual branches, as timm's ResNets have them, are ones.
+        seeds: draws of the weights.
+        store: a file of finished scores; the same command goes on where it was stopped.
+
+    Raises:
+        InputError: an argument makes no sense, or the data is not there.
+    """
+    file = Path(out).expanduser()
+    if not file.absolute().parent.is_dir():
+        raise InputError(f"out={out}: there is no folder {file.parent}; make it first.")
+    if data is None:
+        batch = shapes_batch(samples, (max(scale), min(scale)), masks=False)
+    else:
+        batch = coco_batch(load_coco(data), samples, tuple(scale), masks=False)
+    wanted = {spec: spec for spec in backbones} or {name: spec for name, (spec, _) in KNOWN.items()}
+    wanted["BurgerFormer"] = resolve_backbone(found)
+    ranking = rank(wanted, batch, proxies, seeds, role="backbone", init=init, store=store)
+    text = written(ranking, len(batch), batch.name, scale)
+    file.write_text(text, encoding="utf-8")
+    ranking.to_csv(file.with_suffix(".csv"))
+    print(text)
+    return 0 if ranking.top() else 1
+
+
+def published(name: str) -> float:
+    """The paper's box AP of a row, NaN where it has none."""
+    row = "BurgerFormer by L-SWAG" if name == "BurgerFormer" else KNOWN.get(name, ("", None))[1]
+    return PUBLISHED[row][0] if row else math.nan
+
+
+def written(ranking: Ranking, pictures: int, data: str, scale: Sequence[int]) -> str:
+    """The table as Markdown, and what it says."""
+    rows = [row for row in ranking.rows if row.rank is not None]
+    sizes = {"params": [row.params for row in rows], "MACs": [row.flops for row in rows]}
+    aps = [published(row.name) for row in rows]
+    head = ["backbone", *ranking.proxies, *sizes, "memory (MB)", "AP box (paper)"]
+    lines = [" | ".join(head).join(("| ", " |")), "|---|" + "---:|" * (len(head) - 1)]
+    for row, ap in zip(rows, aps, strict=True):
+        cells = [row.name, *(quantity(row.scores[key]) for key in ranking.proxies), quantity(row.params)]
+        memory = row.facts.get("act_mb")
+        cells += [quantity(row.flops), f"{memory:,.0f}" if memory else "-", f"{ap:.1f}" if ap == ap else "-"]
+        lines.append(" | ".join(cells).join(("| ", " |")))
+    lines += ["", f"{pictures} pictures of {data} at {max(scale)} x {min(scale)}, with a pyramid, before any training."]
+    known = pd.Series(aps).notna()
+    columns = {key: [row.scores[key] for row in rows] for key in ranking.proxies} | sizes
+    if known.sum() >= 3:
+        signs = {key: 1 if ranking.higher_is_better.get(key, True) else -1 for key in columns}
+        agreement = {
+            key: pd.Series(values)[known].mul(signs[key]).corr(pd.Series(aps)[known], method="spearman")
+            for key, values in columns.items()
+        }
+        told = ", ".join(f"{key} {value:.2f}" for key, value in agreement.items())
+        lines.append(f"Spearman correlation with the paper's AP over {int(known.sum())} backbones: {told}.")
+    lines += [f"Not scored: {row.name}: {row.reason}" for row in ranking.rows if row.rank is None]
+    return "\n".join(lines) + "\n"
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit status."""
+    return int(auto_cli(compare, as_positional=False, args=None if args is None else list(args)))
+
+
+if __name__ == "__main__":
+    finish(main)
