@@ -136,8 +136,9 @@ def compare(
 ) -> pd.DataFrame:
     problem = Problem(among(space, list(scores.index)))
     rows = []
+    half = min(25, max(2, evaluations // 8))  # AutoFormer's population, or one that leaves a few generations
     for name, objective in objectives(scores, fitted).items():
-        for algorithm in (Evolution(), RandomSearch()):
+        for algorithm in (Evolution(2 * half, half, half), RandomSearch()):
             for seed in SEEDS:
                 found = run(problem, objective, scores, algorithm, evaluations, seed)
                 rows.append((name, algorithm.name, seed, accuracy[found], found))

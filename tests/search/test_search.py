@@ -406,6 +406,14 @@ def test_there_must_be_something_to_resume(batch, fake, tmp_path):
     with pytest.raises(InputError, match="no score of nasbench201 with this batch"):
         run(other, store=path, resume=True)
     assert run(other, store=path, evaluations=5).reused == 0
+    with pytest.raises(InputError, match="no score of nasbench101 with this batch"):
+        search("nasbench101", batch, "swap", store=path, resume=True, progress=False)
+
+
+def test_an_unreachable_cluster_is_told(batch):
+    pytest.importorskip("ray")
+    with pytest.raises(InputError, match=r"nothing answers at '127\.0\.0\.1:9'.*ray start --head"):
+        run(batch, engine="ray", address="127.0.0.1:9")
 
 
 def test_a_foreign_file_is_refused_and_left_as_it_is(batch, fake, tmp_path):
