@@ -106,8 +106,8 @@ def curves_of(scores: Scores, curve: Curve = "deviation") -> GradientCurves:
     """Curves along the depth of a task's networks, of those that could be scored.
 
     ``"deviation"``: mean deviation of the gradients of a layer, as ``lswag profile`` shows. ``"trainability"``: mean of
-    the layers' :math:`\\Lambda_l`, the logarithm of a sum of inverse deviations, which is large where these are small. The
-    symbol in the paper's text on Fig. 2 (b) and 9 was lost; "introduced in Eq. (1)" are both.
+    the layers' :math:`\\Lambda_l`, the logarithm of a sum of inverse deviations, which is large where these are small.
+    The paper averages one that is "introduced in Eq. (1)", where both are; its symbol is lost in the text at hand.
     """
     frame = scores.frame[scores.frame["depth"].notna() & scores.frame[column("product", False, 0)].notna()]
     depths = frame["depth"].to_numpy(dtype=int)
