@@ -61,7 +61,8 @@ def build(
     if isinstance(spec, str) and spec.endswith(":backbone") and (library in SOURCES or spec.endswith(".py:backbone")):
         from lswag_hooks.detection.pyramid import build_pyramid
 
-        return build_pyramid(spec.removesuffix(":backbone"), seed=seed, device=device)
+        with seeded(seed, start_cuda=True):  # the same weights as in a ranking and a search
+            return build_pyramid(spec.removesuffix(":backbone"), seed=None, device=device)
     if isinstance(spec, str) and spec.endswith(".py"):
         from lswag_hooks.detection.configs import build_detector
 

@@ -56,12 +56,8 @@ def configure(
     Raises:
         InputError: the config, the data or the weights are not there or broken, or the backbone cannot serve.
     """
-    for name, value in (
-        ("batch_size", batch_size),
-        ("epochs", epochs),
-        ("iterations", 1 if iterations is None else iterations),
-    ):
-        if value < 1:
+    for name, value in (("batch_size", batch_size), ("epochs", epochs), ("iterations", iterations)):
+        if value is not None and value < 1:
             raise InputError(f"{name}={value}: give one or more.")
     filled = load_config(detector)
     model = filled.model

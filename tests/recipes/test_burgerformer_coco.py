@@ -205,7 +205,7 @@ def test_a_comparison_says_how_far_the_orders_agree():
     rows = [Row(name, {"zico": score}, params=9.0 - score) for name, score in zip(names, (1, 2, 4, 9, 3), strict=True)]
     text = compare.written(Ranking(rows, {"zico": True}), 8, "pictures", (64, 48))
     assert "over 4 backbones: zico 0.80, params -0.80" in text  # 1 2 4 3 against 1 2 3 4
-    assert "| ConvNeXt-T | 9.00 | 0.00 |" in text and text.count("| - |") >= 1
+    assert "| ConvNeXt-T | 9 |" in text and text.count("| - |") >= 1
 
 
 def test_backbones_are_compared(data, tmp_path):
