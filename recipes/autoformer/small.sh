@@ -51,7 +51,8 @@ step search-lswag recipes.autoformer.search "${sizes[@]}" $first $augmented "${e
 step search-libra recipes.autoformer.search "${sizes[@]}" $first $augmented "${evolution[@]}" --out "$out/libra.yaml" --libra "$out/libra.json"
 step retrain recipes.autoformer.retrain "${small[@]}" $first $augmented --model.architecture "$out/lswag.yaml" --out "$out/retrain"
 tuned=("${small[@]}" $second $augmented --model.weights "$last")
-step finetune recipes.autoformer.finetune "${tuned[@]}" --out "$out/finetune" --trainer.callbacks.save_top_k=-1
+step finetune recipes.autoformer.finetune "${tuned[@]}" --out "$out/finetune" --trainer.callbacks.save_top_k=-1 \
+    --trainer.callbacks.filename=null --trainer.callbacks.save_last=true
 half=$(find "$out/finetune/checkpoints" -name 'epoch=0-*.ckpt')
 step resume recipes.autoformer.finetune "${tuned[@]}" --out "$out/resumed" --ckpt_path "$half"
 step same-weights recipes.autoformer.checkpoints "$out/finetune/checkpoints/last.ckpt" "$out/resumed/checkpoints/last.ckpt"

@@ -24,7 +24,7 @@ def train(model: Callable[..., Training], config: str, args: Sequence[str] | Non
     """
     cli = RecipeCLI(model, CONFIGS / config, None if args is None else list(args))
     trainer = cli.trainer
-    trainer.fit(cli.model, cli.datamodule, ckpt_path=cli.config.ckpt_path, weights_only=True)
+    trainer.fit(cli.model, cli.datamodule, ckpt_path=cli.resume_from(), weights_only=True)
     if trainer.interrupted:
         return 130
     found = trainer.callback_metrics

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as L
@@ -23,7 +22,6 @@ from recipes.autoformer.choices import Choices, largest_subnet, plain, read_arch
 from recipes.autoformer.supernet import Supernet, drawn
 from recipes.common import KEY, differences, seed_epoch
 
-LAST = "last.ckpt"
 NO_DECAY = ("class_token", "position")  # as published, beside what has one dimension
 
 
@@ -104,10 +102,6 @@ class Training(L.LightningModule):
             raise InputError(f"schedule.warmup_epochs={warm} of trainer.max_epochs={epochs}: leave some to train.")
         if self.mixup is not None and getattr(data, "batch_size", 2) % 2:
             raise InputError(f"data.batch_size={data.batch_size}: mixup and cutmix mix pairs; give an even number.")
-        folders = [getattr(callback, "dirpath", None) for callback in self.trainer.checkpoint_callbacks]
-        begun = [Path(folder) / LAST for folder in folders if folder and (Path(folder) / LAST).is_file()]
-        if begun and self.trainer.ckpt_path is None:
-            raise InputError(f"there is a run in --out: go on with --ckpt_path {begun[0]}, or give another --out.")
 
     def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
         """Cross-entropy of a mixed batch."""

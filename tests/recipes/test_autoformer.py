@@ -43,6 +43,7 @@ DATA = [
 AUGMENTED = ["--data.repeats=3", "--data.transforms=recipes.data.Timm", "--data.transforms.size=16"]
 TRAINER = ["max_epochs=3", "accelerator=cpu", "devices=1", "strategy=auto", "precision=32-true", "log_every_n_steps=1"]
 QUIET = ["enable_progress_bar=false", "enable_model_summary=false", "callbacks.save_top_k=-1"]
+QUIET += ["callbacks.filename=null", "callbacks.save_last=true"]
 MODEL = ["image_size=16", "patch_size=8", "schedule.warmup_epochs=1", f"space={SPACE}"]
 FIT = [
     *DATA,
@@ -374,7 +375,7 @@ def test_the_prefilter_scored_the_largest_subnet_and_can_end_the_run(trained, tm
     (state,) = (value for name, value in saved["callbacks"].items() if "LSWAG" in name)
     assert math.isfinite(state["result"]["scores"]["lswag"])
     callbacks = "[{class_path: lswag_hooks.LSWAGCallback, init_args: {min_score: 1e30, samples: 16}}]"
-    fit = [option for option in FIT if "save_top_k" not in option]
+    fit = [option for option in FIT if "trainer.callbacks" not in option]
     assert train_supernet.main([*fit, f"--trainer.callbacks={callbacks}", f"--out={tmp_path}"]) == 1
     assert "0 of 3 epochs" in capsys.readouterr().out
 
@@ -383,7 +384,7 @@ def test_moving_averages_resume_too(tmp_path):
     average = "[{class_path: lightning.pytorch.callbacks.EMAWeightAveraging, init_args: {decay: 0.9}}, "
     keep = "{class_path: lightning.pytorch.callbacks.ModelCheckpoint, init_args: {save_last: true, dirpath: null, "
     keep += "save_top_k: -1, save_on_train_epoch_end: true}}]"
-    fit = [option for option in FIT if "save_top_k" not in option]
+    fit = [option for option in FIT if "trainer.callbacks" not in option]
     fit += [f"--trainer.callbacks={average}{keep}", "--trainer.max_epochs=2"]
     assert train_supernet.main([*fit, f"--out={tmp_path / 'a'}"]) == 0
     (first,) = (tmp_path / "a" / "checkpoints").glob("epoch=0-*.ckpt")
@@ -433,7 +434,7 @@ def test_a_resume_with_other_settings_is_refused(trained, tmp_path):
     with pytest.raises(InputError, match="another architecture: patch_size is 8 there, 16 here"):
         train_supernet.main([*FIT, last, "--model.patch_size=16", f"--out={tmp_path}"])
     assert not list(tmp_path.rglob("*.ckpt"))
-    with pytest.raises(InputError, match="there is a run in --out"):
+    with pytest.raises(InputError, match="holds a run: go on with"):
         train_supernet.main([*FIT, f"--out={trained.parent}"])
 
 
@@ -472,7 +473,10 @@ def test_fine_tuning_starts_from_the_supernets_weights(trained):
 
 def test_a_subnet_is_fine_tuned(trained, tmp_path):
     options = [f"--model.weights={trained / 'last.ckpt'}", f"--model.architecture={SMALL}", "--trainer.max_epochs=2"]
-    assert finetune.main([*FIT, *options, f"--out={tmp_path}"]) == 0
+    fit = [option for option in FIT if "trainer.callbacks" not in option]  # as configured: the best and the last
+    assert finetune.main([*fit, *options, f"--out={tmp_path}"]) == 0
+    assert {file.name for file in (tmp_path / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+    assert torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)["epoch"] == 1
     found = evaluate.main(["--checkpoint", str(tmp_path / "checkpoints" / "last.ckpt"), *DATA])
     assert found == 0
     with pytest.raises(InputError, match="holds 'd1 e24 h2 r2"):
