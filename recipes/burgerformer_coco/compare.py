@@ -26,6 +26,7 @@ KNOWN = {  # name in the table, spec, and the paper's row; of ConvNeXt-T the pap
     "Swin-T": ("timm/swin_tiny_patch4_window7_224", "Swin-T"),
     "ConvNeXt-T": ("timm/convnext_tiny", None),
 }
+FOUND = "BurgerFormer"
 
 
 def compare(
@@ -45,8 +46,9 @@ def compare(
     Args:
         out: the Markdown file to write; a CSV of everything stands beside it.
         data: COCO's folder; without it, pictures with shapes.
-        found: the BurgerFormer that a search found, a spec or its YAML file; its row has the paper's AP of L-SWAG's.
-        backbones: specs to compare instead of the paper's.
+        found: the BurgerFormer that a search found, a spec or its YAML file. Its row has the AP of the
+            paper's own, which is another network: which one was not published.
+        backbones: specs to compare instead of the paper's, without the paper's AP.
         proxies: to compute; the first decides the order of the rows.
         samples: pictures.
         scale: longest and shortest side of the pictures at most.
@@ -65,7 +67,7 @@ def compare(
     else:
         batch = coco_batch(load_coco(data), samples, tuple(scale), masks=False)
     wanted = {spec: spec for spec in backbones} or {name: spec for name, (spec, _) in KNOWN.items()}
-    wanted["BurgerFormer"] = resolve_backbone(found)
+    wanted["found" if backbones else FOUND] = resolve_backbone(found)
     ranking = rank(wanted, batch, proxies, seeds, role="backbone", init=init, store=store)
     text = written(ranking, len(batch), batch.name, scale)
     file.write_text(text, encoding="utf-8")
@@ -76,7 +78,7 @@ def compare(
 
 def published(name: str) -> float:
     """The paper's box AP of a row, NaN where it has none."""
-    row = "BurgerFormer by L-SWAG" if name == "BurgerFormer" else KNOWN.get(name, ("", None))[1]
+    row = "BurgerFormer by L-SWAG" if name == FOUND else KNOWN.get(name, ("", None))[1]
     return PUBLISHED[row][0] if row else math.nan
 
 

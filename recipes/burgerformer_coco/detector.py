@@ -96,7 +96,7 @@ def make_runner(config: Any, resume: bool = False, checkpoint: str | None = None
         config.launcher = "pytorch"
         if not torch.cuda.is_available():  # a rehearsal on a CPU
             torch.distributed.init_process_group("gloo")
-            config.model_wrapper_cfg = {"type": "MMDistributedDataParallel", "find_unused_parameters": False}
+            config.model_wrapper_cfg = {"device_ids": None, "broadcast_buffers": False}
     return Runner.from_cfg(config)
 
 

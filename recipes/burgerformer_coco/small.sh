@@ -39,8 +39,8 @@ step search -m $recipe.search --data "$data" --out "$out/search.yaml" --samples 
 step search-goes-on -m $recipe.search --data "$data" --out "$out/search.yaml" --samples 4 --scale "[160,128]" --evaluations 12 \
     --max_params 2000000 --evolution.population 6 --evolution.mutations 3 --evolution.crossovers 3 --evolution.parents 3 \
     --store "$out/search.db"
-step pretrain -m $recipe.pretrain --data recipes.data.Digits --data.size 32 --data.samples 320 --data.batch_size 64 \
-    --data.workers 0 --model.architecture "$out/search.yaml" --model.schedule.warmup_epochs 1 --model.schedule.lr_batch 64 \
+step pretrain -m $recipe.pretrain --data recipes.data.Digits --data.size 32 --data.samples 160 --data.batch_size 32 \
+    --data.workers 0 --model.architecture "$out/search.yaml" --model.schedule.warmup_epochs 1 --model.schedule.lr_batch 32 \
     --trainer.max_epochs 2 --trainer.accelerator cpu --trainer.devices 1 --trainer.precision 32-true \
     --trainer.enable_progress_bar false --trainer.enable_model_summary false --out "$out/pretrain"
 detect=(-m $recipe.detect --backbone "$out/search.yaml" --weights "$out/pretrain/checkpoints/last.ckpt" --data "$data"
