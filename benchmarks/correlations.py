@@ -179,10 +179,10 @@ if __name__ == "__main__":
         print(markdown({name: found[name]}), flush=True)
         for remark in found[name].remarks():
             print(remark, flush=True)
-        if found[name].interrupted:
-            break
         if options.save:
             stored = json.loads(options.save.read_text()) if options.save.exists() else {}
             stored[name] = figures_of(found[name], PLAIN, about(name))
             options.save.write_text(json.dumps(stored, indent=1) + "\n")
+        if found[name].interrupted:  # in random order: those that were done are a fair sample
+            break
     print(markdown(found))
