@@ -596,6 +596,8 @@ def test_costs_follow_from_operations(capsys):
     assert costs.main(["--peak=1e15", "--utilisation=1"]) == 0
     said = capsys.readouterr().out
     assert "5.06G multiply-accumulates" in said
+    assert costs.main([]) == 0
+    assert capsys.readouterr().out in (CONFIGS.parent / "README.md").read_text()
     days = 6 * 5.06e9 * 500 * 1_281_167 / 1e15 / 86_400
     assert f"supernet, 500 epochs: 1.94e+19 operations, {days:.2g} GPU days" in said
 
