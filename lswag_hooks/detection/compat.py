@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from lswag_hooks.detection import mmcv_ops
+from lswag_hooks.detection.mmcv_ops import Extension
 from lswag_hooks.errors import InputError, UnsupportedError
 
 INSTALL = "pip install 'lswag-hooks[detection]'"
@@ -65,15 +65,17 @@ def backbone_of_config(spec: str, norms: bool | None = None, checkpoint: str | N
 def is_compiled() -> bool:
     """Whether a compiled mmcv is installed."""
     loaded = sys.modules.get(EXTENSION)
-    return loaded is not mmcv_ops and (loaded is not None or importlib.util.find_spec(EXTENSION) is not None)
+    if isinstance(loaded, Extension):
+        return False
+    return loaded is not None or importlib.util.find_spec(EXTENSION) is not None
 
 
 def _stand_in() -> None:
-    if sys.modules.get(EXTENSION) is mmcv_ops or is_compiled():
+    if isinstance(sys.modules.get(EXTENSION), Extension) or is_compiled():
         return
     if "mmcv.ops" in sys.modules:
         raise UnsupportedError("mmcv.ops was imported before its operations were there: import lswag_hooks' first.")
-    sys.modules[EXTENSION] = mmcv_ops
+    sys.modules[EXTENSION] = Extension(EXTENSION)
 
 
 def _statistic(owner: Any, name: str) -> Any:

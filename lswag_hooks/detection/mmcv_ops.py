@@ -1,14 +1,16 @@
 """What Mask R-CNN needs of ``mmcv._ext``, from torchvision: the stand-in for mmcv's compiled operations.
 
-``mmcv-lite`` brings the Python side of ``mmcv.ops`` without the compiled one. This module takes its place, with
-torchvision's kernels, on CPU and CUDA. It is put there by :func:`lswag_hooks.detection.compat.prepare`, and only where
-no compiled mmcv is installed. Every other operation fails by name when it is *called*: mmcv looks for all of them when
-it is imported.
+``mmcv-lite`` brings the Python side of ``mmcv.ops`` without the compiled one. An :class:`Extension` takes its place,
+with torchvision's kernels, on CPU and CUDA. It is put there by :func:`lswag_hooks.detection.compat.prepare`, and only
+where no compiled mmcv is installed. Every other operation fails by name when it is *called*: mmcv looks for all of them
+when it is imported.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib.machinery import ModuleSpec
+from types import ModuleType
 from typing import Any, NoReturn
 
 import torch
@@ -117,7 +119,15 @@ def missing(name: str) -> Callable[..., NoReturn]:
     return refuse
 
 
-def __getattr__(name: str) -> Any:
-    if name.startswith("__"):
-        raise AttributeError(name)
-    return missing(name)
+class Extension(ModuleType):
+    """A module with these operations, in which every other name is a function that refuses to be called."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name, __doc__)
+        self.__spec__ = ModuleSpec(name, None)  # importlib asks for one
+        self.__dict__.update({operation: globals()[operation] for operation in __all__})
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return missing(name)

@@ -65,7 +65,7 @@ def compare(
     if data is None:
         batch = shapes_batch(samples, (max(scale), min(scale)), masks=False)
     else:
-        batch = coco_batch(load_coco(data), samples, tuple(scale), masks=False)
+        batch = coco_batch(load_coco(data), samples, (scale[0], scale[1]), masks=False)
     wanted = {spec: spec for spec in backbones} or {name: spec for name, (spec, _) in KNOWN.items()}
     wanted["found" if backbones else FOUND] = resolve_backbone(found)
     ranking = rank(wanted, batch, proxies, seeds, role="backbone", init=init, store=store)

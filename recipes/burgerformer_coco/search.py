@@ -59,7 +59,7 @@ def search(
     if not Path(out).expanduser().absolute().parent.is_dir():
         raise InputError(f"out={out}: there is no folder {Path(out).parent}; make it first.")
     scorer = proxies if libra is None else Libra.load(libra)
-    batch = coco_batch(load_coco(data), samples, tuple(scale), seed, masks=False)
+    batch = coco_batch(load_coco(data), samples, (scale[0], scale[1]), seed, masks=False)
     found = search_space(
         BurgerBackbones(),
         batch,

@@ -104,8 +104,28 @@ def test_pixels_that_count_themselves_overlap_more():
     assert len(mmcv_ops.nms(boxes, scores, 0.3)) == 2 and len(mmcv_ops.nms(boxes, scores, 0.3, offset=1)) == 1
 
 
+@pytest.mark.gpu
+def test_cuda_gives_what_the_cpu_gives():
+    features = torch.randn(2, 3, 9, 11)
+    rois = torch.tensor([[0, 2.0, 3, 30, 28], [1, 10, 10, 21, 31]])
+    options = {"aligned_height": 7, "aligned_width": 7, "spatial_scale": 0.25, "sampling_ratio": 0}
+    options |= {"pool_mode": 1, "aligned": True}
+    towards, found = torch.randn(2, 3, 7, 7), {}
+    for device in ("cpu", "cuda"):
+        there = [tensor.to(device) for tensor in (features, rois, torch.zeros(2, 3, 7, 7), torch.zeros(0), towards)]
+        mmcv_ops.roi_align_forward(there[0], there[1], there[2], there[3], there[3], **options)
+        gradient = torch.zeros_like(there[0])
+        mmcv_ops.roi_align_backward(there[4], there[1], there[3], there[3], gradient, **options)
+        kept = mmcv_ops.nms(there[1][:, 1:], torch.tensor([0.3, 0.8], device=device), 0.1)
+        found[device] = [there[2].cpu(), gradient.cpu(), kept.cpu().float()]
+    for one, other in zip(found["cpu"], found["cuda"], strict=True):
+        assert torch.allclose(one, other, atol=1e-5)
+
+
 def test_other_operations_fail_by_name_and_only_when_called():
-    function = mmcv_ops.deform_conv_forward
+    extension = mmcv_ops.Extension("mmcv._ext")
+    assert extension.nms is mmcv_ops.nms and extension.__spec__ is not None
+    function = extension.deform_conv_forward
     with pytest.raises(NotImplementedError, match=r"deform_conv_forward.*compiled mmcv"):
         function(1, other=2)
     options = {"aligned_height": 1, "aligned_width": 1, "spatial_scale": 1.0, "sampling_ratio": 0, "aligned": True}
@@ -113,7 +133,7 @@ def test_other_operations_fail_by_name_and_only_when_called():
     with pytest.raises(NotImplementedError, match=r"max"):
         mmcv_ops.roi_align_forward(nothing, nothing, nothing, nothing, nothing, pool_mode=0, **options)
     with pytest.raises(AttributeError):
-        mmcv_ops.__path__  # noqa: B018
+        extension.__path__  # noqa: B018
 
 
 def test_a_compiled_mmcv_is_left_alone(monkeypatch):

@@ -125,6 +125,15 @@ def _with(batch, inputs):
     return with_inputs(batch, inputs)
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("library", DETECTORS)
+def test_on_a_gpu(library, batch):
+    model = DETECTORS[library]()
+    model.to("cuda")
+    rows = verify_gradients(model, batch.to("cuda"), resolve_objective(model), single=False)
+    assert [row for row in rows if not row.passed] == []
+
+
 def test_the_loss_is_that_of_training(batch):
     model = torchvision_detector()
     model.train()

@@ -169,6 +169,13 @@ class TestSpace:
         score = lh.score(f"{spec}:backbone", plain, "zico", seed=0)["zico"]
         assert math.isclose(found.to_pandas()["zico"].iloc[0], score, rel_tol=1e-6) and len(batch) == 2
 
+    def test_a_libra_of_proxies_without_class_scores(self, data, tmp_path):
+        few = search.Evolution(population=2, mutations=1, crossovers=0, parents=1)
+        options = {"samples": 2, "scale": (96, 64), "evaluations": 3, "max_params": 1_500_000, "evolution": few}
+        found = search.search(str(data), str(tmp_path / "found.yaml"), libra="nasbench301/cifar10", **options)
+        table = found.to_pandas()
+        assert {"nwot", "l2_norm", "flops"} <= set(table.columns) and table["score"].notna().all()
+
     def test_a_limit_that_nothing_keeps(self, data, tmp_path):
         with pytest.raises(InputError, match=r"at most 1,000 parameters: the nearest has 465,472"):
             search.search(str(data), str(tmp_path / "found.yaml"), samples=2, scale=(96, 64), max_params=1000)
