@@ -19,6 +19,7 @@ from lswag_hooks.proxies import Proxy, TENASRegions, resolve_proxies
 from lswag_hooks.ranking import images_of
 from lswag_hooks.rng import seeded
 from lswag_hooks.spaces import Space
+from lswag_hooks.spaces.transnasbench_tasks import DENSE
 from lswag_hooks.wording import named
 from recipes.data import CIFAR10, CIFAR100, ImageData, ImageNet, ImageNet16120, Taskonomy
 
@@ -127,6 +128,7 @@ class Measuring:
         sides: of the images, by group or data set; by default the data's own.
         stand_ins: other images, where those of a task are not there.
         proxies: ``all``, or names with commas between.
+        left_out: of all, proxies that networks of a group cannot have.
         seed: of the networks, the images and the weights.
         workers: processes.
     """
@@ -138,6 +140,7 @@ class Measuring:
     sides: dict[str, int] = field(default_factory=dict)
     stand_ins: bool = False
     proxies: str = "all"
+    left_out: dict[str, list[str]] = field(default_factory=dict)
     seed: int = 0
     workers: int = 1
 
@@ -312,18 +315,22 @@ def measure(
     return Scores(task, frame, chosen.accuracy(task.task)[frame.index], up, reasons)
 
 
-def every_proxy(task: Task, wanted: str = "all") -> list[Proxy]:
-    """The proxies of the package, but for those that no network of the paper's has a value of.
+def every_proxy(task: Task, measuring: Measuring) -> list[Proxy]:
+    """The proxies to measure, all of the package but for those that no network of the task has a value of.
 
-    Linear regions of TE-NAS are counted on the batch where images of 3 x 3 pixels cannot enter.
+    Linear regions of TE-NAS are counted on the batch where images of 3 x 3 pixels cannot enter. The decoders of dense
+    tasks have transposed convolutions, on which Fisher breaks down and takes all other scores with it.
     """
-    names = [proxy.name for proxy in resolve_proxies(wanted)]
-    left_out = {"reg_swap"} | ({"az_progressivity", "te_nas_regions"} if task.group == "vit" else {"tf_tas"})
-    found = [name for name in names if wanted != "all" or name not in left_out]
-    batch = task.group == "nb101" or task.task == "jigsaw"
+    names = [proxy.name for proxy in resolve_proxies(measuring.proxies)]
+    if measuring.proxies == "all":
+        left_out = {"reg_swap", *measuring.left_out.get(task.group, ())}
+        left_out |= {"az_progressivity", "te_nas_regions"} if task.group == "vit" else {"tf_tas"}
+        left_out |= {"fisher"} if task.task in DENSE else set()
+        names = [name for name in names if name not in left_out]
+    batch = task.group == "nb101" or task.task in (*DENSE, "jigsaw")
     return [
         TENASRegions(inputs="batch") if name == "te_nas_regions" and batch else resolve_proxies(name)[0]
-        for name in found
+        for name in names
     ]
 
 
@@ -347,7 +354,7 @@ def scores_of(
     ready = prepared(data, measuring, keys)
     found = []
     for task in tasks:
-        one = measure(task, ready[task.key], every_proxy(task, measuring.proxies), out / "scores.db", measuring)
+        one = measure(task, ready[task.key], every_proxy(task, measuring), out / "scores.db", measuring)
         if {"swap", "params"} <= set(one.frame):
             sizes = one.frame["params"] / 1e3
             mu, sigma = float(sizes.mean()), float(sizes.var() or 1.0)
