@@ -26,7 +26,7 @@ step() { # NAME COMMAND...: output goes to a file, its last line is shown
         echo "$name failed: $out/$name.log" >&2
         exit 1
     fi
-    echo "$name: $(tail -n 1 "$out/$name.log" | cut -c 1-200) ($((SECONDS - start)) s)"
+    echo "$name: $(grep -v "^ *$" "$out/$name.log" | tail -n 1 | cut -c 1-200) ($((SECONDS - start)) s)"
 }
 
 recipe=recipes.burgerformer_coco
@@ -40,9 +40,10 @@ step search-goes-on -m $recipe.search --data "$data" --out "$out/search.yaml" --
     --max_params 2000000 --evolution.population 6 --evolution.mutations 3 --evolution.crossovers 3 --evolution.parents 3 \
     --store "$out/search.db"
 step pretrain -m $recipe.pretrain --data recipes.data.Digits --data.size 32 --data.samples 160 --data.batch_size 32 \
-    --data.workers 0 --model.architecture "$out/search.yaml" --model.schedule.warmup_epochs 1 --model.schedule.lr_batch 32 \
-    --trainer.max_epochs 2 --trainer.accelerator cpu --trainer.devices 1 --trainer.precision 32-true \
-    --trainer.enable_progress_bar false --trainer.enable_model_summary false --out "$out/pretrain"
+    --data.workers 0 --data.transforms recipes.data.Plain --data.transforms.size 32 --model.architecture "$out/search.yaml" \
+    --model.schedule.warmup_epochs 1 --model.schedule.lr_batch 32 --trainer.max_epochs 2 --trainer.accelerator cpu \
+    --trainer.devices 1 --trainer.precision 32-true --trainer.enable_progress_bar false \
+    --trainer.enable_model_summary false --out "$out/pretrain"
 detect=(-m $recipe.detect --backbone "$out/search.yaml" --weights "$out/pretrain/checkpoints/last.ckpt" --data "$data"
     --detector recipes/burgerformer_coco/configs/mask_rcnn_small.py --scale "[256,192]" --batch_size 4 --workers 0
     --iterations "$iterations" --out "$out/detect")
