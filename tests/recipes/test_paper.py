@@ -455,6 +455,18 @@ def test_tab1_from_measured_and_published(data, tmp_path):
         assert np.isfinite(found.loc["T-CET", "ours"]) == (source == "measured")
 
 
+def test_proxies_that_a_tasks_networks_cannot_have_are_left_out():
+    def keys(task, **options):
+        return {proxy.key for proxy in tasks.every_proxy(TASKS[task], Measuring(**options))}
+
+    whole = set(lh.list_proxies()) - {"reg_swap"}
+    assert keys("nb201-c10") == whole - {"tf_tas"}
+    assert keys("macro-norm") == whole - {"tf_tas", "fisher"}
+    assert keys("vit-tiny") == whole - {"az_progressivity", "te_nas_regions"}
+    assert keys("micro-obj", left_out={"micro": ["gradsign"]}) == whole - {"tf_tas", "gradsign"}
+    assert keys("macro-norm", proxies="fisher,lswag") == {"fisher", "lswag"}
+
+
 def test_what_is_missing_is_told_at_once_and_before_any_work(data, tmp_path):
     out = tmp_path / "out"
     with pytest.raises(InputError) as error:
