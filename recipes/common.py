@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import random
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import lightning.pytorch as L
 import numpy as np
 import torch
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
@@ -35,6 +37,54 @@ def differences(there: dict[str, Any], here: dict[str, Any]) -> str:
     """
     names = [name for name in dict.fromkeys([*there, *here]) if there.get(name) != here.get(name)]
     return "; ".join(f"{name} is {there.get(name)!r} there, {here.get(name)!r} here" for name in names)
+
+
+class RecipeModule(L.LightningModule):
+    """A module whose checkpoints say what they are of, and refuse to go on as something else.
+
+    Attributes:
+        described: the network, as plain values.
+        options: of the training, as plain values; among them ``lr_batch``, the batch that the learning rate is for.
+    """
+
+    described: dict[str, Any]
+    options: dict[str, Any]
+
+    def settings(self) -> dict[str, Any]:
+        """What must be the same in a run that goes on, as plain values."""
+        data: Any = getattr(self.trainer, "datamodule", None)
+        training = {
+            **self.options,
+            "epochs": self.trainer.max_epochs,
+            "global_batch": self.global_batch(),
+            "gradient_clip_val": self.trainer.gradient_clip_val,
+            "precision": self.trainer.precision,
+        }
+        found = {"network": self.described, "training": training, "data": data.settings() if data else {}}
+        plainly: dict[str, Any] = json.loads(json.dumps(found))
+        return plainly
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Say what it is a checkpoint of."""
+        # not save_hyperparameters(): LightningCLI would let those of the checkpoint win over what the user says
+        checkpoint[KEY] = self.settings()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse a checkpoint of another network, and in training one of other settings."""
+        if KEY not in checkpoint:
+            raise InputError("ckpt_path is no checkpoint of this recipe.")
+        there, here = checkpoint[KEY], self.settings()
+        if told := differences(there["network"], here["network"]):
+            raise InputError(f"ckpt_path is of another architecture: {told}.")
+        told = "; ".join(filter(None, (differences(there[part], here[part]) for part in ("training", "data"))))
+        if told and self.trainer.state.fn == "fit":
+            raise InputError(f"ckpt_path is of a run with other settings: {told}. Give those, or begin a new run.")
+
+    def global_batch(self) -> int:
+        """Images in a step, over all processes and accumulated batches."""
+        data: Any = getattr(self.trainer, "datamodule", None)
+        one = getattr(data, "batch_size", self.options["lr_batch"])
+        return int(one * self.trainer.world_size * self.trainer.accumulate_grad_batches)
 
 
 class RecipeCLI(LightningCLI):

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import lightning.pytorch as L
 import torch.nn.functional as F
 from timm.data.mixup import Mixup
 from timm.optim import create_optimizer_v2, param_groups_weight_decay  # type: ignore[attr-defined]
@@ -20,7 +18,7 @@ from lswag_hooks.spaces.autoformer_network import AutoFormer
 from recipes.autoformer.checkpoints import start_from
 from recipes.autoformer.choices import Choices, largest_subnet, plain, read_architecture, resolve_space
 from recipes.autoformer.supernet import Supernet, drawn
-from recipes.common import KEY, differences, seed_epoch
+from recipes.common import RecipeModule, seed_epoch
 
 NO_DECAY = ("class_token", "position")  # as published, beside what has one dimension
 
@@ -60,7 +58,7 @@ class Schedule:
     switch_prob: float = 0.5
 
 
-class Training(L.LightningModule):
+class Training(RecipeModule):
     """What training a supernet and training a single network share.
 
     Checkpoints of whole epochs resume to the same weights, bit for bit on a CPU: learning rate, subnets and random
@@ -71,7 +69,8 @@ class Training(L.LightningModule):
         self, network: nn.Module, described: dict[str, Any], rates: dict[str, float], schedule: Schedule, seed: int
     ) -> None:
         super().__init__()
-        self.network, self.described, self.rates, self.schedule, self.seed = network, described, rates, schedule, seed
+        self.network, self.described, self.schedule, self.seed = network, described, schedule, seed
+        self.options = {**asdict(schedule), **rates, "seed": seed}
         self.num_classes: int = described["num_classes"]
         self.mixup: Any = None
         if schedule.mixup > 0 or schedule.cutmix > 0:
@@ -136,7 +135,7 @@ class Training(L.LightningModule):
         optimizer = create_optimizer_v2(
             param_groups_weight_decay(self.network, schedule.weight_decay, no_weight_decay_list=kept),
             opt=schedule.optimizer,
-            lr=schedule.lr * self._global_batch() / schedule.lr_batch,
+            lr=schedule.lr * self.global_batch() / schedule.lr_batch,
             momentum=schedule.momentum,
         )
         # not left to Lightning, whose order of checkpoints and schedulers would matter in a resume
@@ -149,41 +148,6 @@ class Training(L.LightningModule):
         )
         return optimizer
 
-    def settings(self) -> dict[str, Any]:
-        """What must be the same in a run that goes on, as plain values."""
-        data: Any = getattr(self.trainer, "datamodule", None)
-        training = {
-            **asdict(self.schedule),
-            **self.rates,
-            "seed": self.seed,
-            "epochs": self.trainer.max_epochs,
-            "global_batch": self._global_batch(),
-            "gradient_clip_val": self.trainer.gradient_clip_val,
-            "precision": self.trainer.precision,
-        }
-        found = {"network": self.described, "training": training, "data": data.settings() if data else {}}
-        plainly: dict[str, Any] = json.loads(json.dumps(found))
-        return plainly
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Say what it is a checkpoint of."""
-        # not save_hyperparameters(): LightningCLI would let those of the checkpoint win over what the user says
-        checkpoint[KEY] = self.settings()
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse a checkpoint of another network, and in training one of other settings."""
-        if KEY not in checkpoint:
-            raise InputError("ckpt_path is no checkpoint of this recipe; to start from other weights: model.weights.")
-        there, here = checkpoint[KEY], self.settings()
-        if told := differences(there["network"], here["network"]):
-            raise InputError(f"ckpt_path is of another architecture: {told}.")
-        told = "; ".join(filter(None, (differences(there[part], here[part]) for part in ("training", "data"))))
-        if told and self.trainer.state.fn == "fit":
-            raise InputError(
-                f"ckpt_path is of a run with other settings: {told}. Give those of that run, or start a new one from "
-                "its weights: model.weights."
-            )
-
     def _evaluate(self, batch: tuple[Tensor, Tensor], name: str, accuracy: MulticlassAccuracy) -> None:
         images, labels = batch
         scores = self(images)
@@ -191,11 +155,6 @@ class Training(L.LightningModule):
         self.log(f"{name}_acc", accuracy, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(images))
         loss = F.cross_entropy(scores, labels)
         self.log(f"{name}_loss", loss, on_step=False, on_epoch=True, batch_size=len(images), sync_dist=True)
-
-    def _global_batch(self) -> int:
-        data: Any = getattr(self.trainer, "datamodule", None)
-        one = getattr(data, "batch_size", self.schedule.lr_batch)
-        return int(one * self.trainer.world_size * self.trainer.accumulate_grad_batches)
 
 
 class SupernetTraining(Training):

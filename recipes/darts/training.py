@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
-import lightning.pytorch as L
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -14,12 +12,12 @@ from torchmetrics.classification import MulticlassAccuracy
 from lswag_hooks.errors import InputError
 from lswag_hooks.spaces.darts import network
 from lswag_hooks.spaces.darts_network import Stem
-from recipes.common import KEY, differences, seed_epoch
+from recipes.common import RecipeModule, seed_epoch
 from recipes.darts.genotypes import read_genotype
 from recipes.darts.schedule import Shape, check_schedule, learning_rate
 
 
-class DARTSTraining(L.LightningModule):
+class DARTSTraining(RecipeModule):
     """Train the network of a genotype; the defaults are DARTS's for CIFAR-10. Epochs are the Trainer's ``max_epochs``.
 
     Checkpoints of whole epochs resume to the same weights, bit for bit on a CPU: learning rate, drop path and random
@@ -70,7 +68,7 @@ class DARTSTraining(L.LightningModule):
                 f"model: auxiliary={auxiliary} must be at least 0; drop_path={drop_path} and smoothing={smoothing} at "
                 f"least 0 and below 1; lr={lr} and lr_batch={lr_batch} above 0."
             )
-        self.described: dict[str, Any] = {
+        self.described = {
             "genotype": read_genotype(genotype),
             "channels": channels,
             "layers": layers,
@@ -78,7 +76,7 @@ class DARTSTraining(L.LightningModule):
             "stem": stem,
             "auxiliary": auxiliary > 0,
         }
-        self.training_options: dict[str, Any] = {
+        self.options = {
             "auxiliary_weight": auxiliary,
             "drop_path": drop_path,
             "smoothing": smoothing,
@@ -108,14 +106,14 @@ class DARTSTraining(L.LightningModule):
             raise InputError(f"the network has {self.described['num_classes']} classes, and the data {classes}.")
         if stage != "fit":
             return
-        options = self.training_options
+        options = self.options
         check_schedule(options["schedule"], self.trainer.max_epochs, options["warmup_epochs"])
 
     def on_train_epoch_start(self) -> None:
         """Set learning rate, drop path and random states, each from the epoch alone."""
         epoch, epochs = self.current_epoch, int(self.trainer.max_epochs or 1)
-        options = self.training_options
-        lr = options["lr"] * self._global_batch() / options["lr_batch"]
+        options = self.options
+        lr = options["lr"] * self.global_batch() / options["lr_batch"]
         # not left to a scheduler of Lightning, whose order with checkpoints would matter in a resume
         lr = learning_rate(options["schedule"], lr, epoch, epochs, options["warmup_epochs"])
         for group in self.trainer.optimizers[0].param_groups:
@@ -157,48 +155,10 @@ class DARTSTraining(L.LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """SGD with momentum."""
-        options = self.training_options
+        options = self.options
         return torch.optim.SGD(
             self.parameters(), options["lr"], momentum=options["momentum"], weight_decay=options["weight_decay"]
         )
-
-    def settings(self) -> dict[str, Any]:
-        """What must be the same in a run that goes on, as plain values."""
-        data: Any = getattr(self.trainer, "datamodule", None)
-        training = {
-            **self.training_options,
-            "epochs": self.trainer.max_epochs,
-            "global_batch": self._global_batch(),
-            "gradient_clip_val": self.trainer.gradient_clip_val,
-            "precision": self.trainer.precision,
-        }
-        found = {"network": self.described, "training": training, "data": data.settings() if data else {}}
-        plainly: dict[str, Any] = json.loads(json.dumps(found))
-        return plainly
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Say what it is a checkpoint of."""
-        # not save_hyperparameters(): LightningCLI would let those of the checkpoint win over what the user says
-        checkpoint[KEY] = self.settings()
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse a checkpoint of another network, and in training one of other settings."""
-        if KEY not in checkpoint:
-            raise InputError("the checkpoint is none of this recipe.")
-        there, here = checkpoint[KEY], self.settings()
-        told = differences(there["network"], here["network"])
-        if told:
-            raise InputError(f"the checkpoint is of another architecture: {told}.")
-        if self.trainer.state.fn != "fit":
-            return
-        told = "; ".join(filter(None, (differences(there[part], here[part]) for part in ("training", "data"))))
-        if told:
-            raise InputError(f"the checkpoint is of a run with other settings: {told}. Give those, or begin a new run.")
-
-    def _global_batch(self) -> int:
-        data: Any = getattr(self.trainer, "datamodule", None)
-        one = getattr(data, "batch_size", self.training_options["lr_batch"])
-        return int(one * self.trainer.world_size * self.trainer.accumulate_grad_batches)
 
 
 def built(described: dict[str, Any]) -> Any:

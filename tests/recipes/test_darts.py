@@ -311,7 +311,7 @@ def test_another_programs_checkpoint_is_refused(tmp_path):
     torch.save({"state_dict": {}, "pytorch-lightning_version": "2.0.0"}, tmp_path / "other.ckpt")
     with pytest.raises(InputError, match=r"none of recipes\.darts|no checkpoint of recipes\.darts"):
         evaluate.main(["--model.checkpoint", str(tmp_path / "other.ckpt"), *DATA, *QUIET[:4], "--out", str(tmp_path)])
-    with pytest.raises(InputError, match="none of this recipe"):
+    with pytest.raises(InputError, match="no checkpoint of this recipe"):
         train_cifar10.main([*command(tmp_path / "out"), "--ckpt_path", str(tmp_path / "other.ckpt")])
 
 
