@@ -123,7 +123,7 @@ def test_sizes_that_are_unknown_are_left_out():
 
 def test_the_stored_figures_are_whole():
     for name, one in measured().items():
-        assert one.networks >= 50 and set(one.sizes) == set(module.SIZES), name
+        assert one.networks >= 40 and set(one.sizes) == set(module.SIZES), name
         assert {"lswag", "lswag_robust", "params"} <= set(one.spearman) and "command" in one.about
         assert all(f.low <= f.value <= f.high for f in (*one.spearman.values(), *one.partial.values()))
 
@@ -137,6 +137,6 @@ def test_command(tmp_path, capsys):
     arguments = ["trust", *models, "--size", "3,32,32", "--samples", "4", "--json", str(out)]
     assert main(arguments) == 0
     found = json.loads(out.read_text())
-    assert found["candidates"] == 2 and found["benchmark"] == "nb201" and found["notes"]
+    assert found["candidates"] == 2 and found["benchmark"] in measured() and found["notes"]
     shown = capsys.readouterr().out
     assert "Spearman" in shown and "with 2 candidates" in shown
