@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import weakref
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -63,12 +64,17 @@ class Keeper:
         if result is None:
             self.store.fail(FailedAttempt(whole, outcome.failures[seed], seed in outcome.settled))
             return
-        flops = result.scores.get("flops")
-        sizes = {"params": result.parameters, "flops": None if flops is None or flops != flops else int(flops)}
+        counted = result.scores.get("flops", math.nan)
+        params, flops = result.parameters, None if math.isnan(counted) else int(counted)
         self.store.put(
             [
                 Record(
-                    self._key(name, seed, text), result.scores[key], result.reasons.get(key), result.seconds, **sizes
+                    self._key(name, seed, text),
+                    result.scores[key],
+                    result.reasons.get(key),
+                    result.seconds,
+                    params=params,
+                    flops=flops,
                 )
                 for key, text in self.proxies.items()
                 if key not in result.broken
