@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -140,9 +141,10 @@ def report(
     }
     rows = [[str(task), *(cells.get((one, task), "") for one in names)] for task in tasks]
     print(f"\n{title}: " + ("nothing can be had from so few networks" if known.empty else "ours (the paper's)"))
-    for start in range(0, len(names), 5):  # five columns to a width of 80
-        part = [[row[0], *row[start + 1 : start + 6]] for row in rows]
-        console().print(table(["task", *map(str, names[start : start + 5])], part, right=set(range(1, 6))))
+    for chosen in _fitting(["", *map(str, names)], rows):
+        part = [[row[column] for column in chosen] for row in rows]
+        headers = ["" if column == 0 else str(names[column - 1]) for column in chosen]
+        console().print(table(headers, part, right=set(range(1, len(chosen)))))
     lacking = [str(task) for task in dict.fromkeys(both["task"]) if task not in tasks]
     told = [f"of the paper's but not here, in the CSV file alone: {', '.join(lacking)}"] if lacking else []
     for note in [*notes, *told]:
@@ -152,14 +154,25 @@ def report(
     print(f"written: {out / name}.csv" + (f", {name}.png" if figure is not None else ""))
 
 
+def _fitting(headers: Sequence[str], rows: Sequence[Sequence[str]], width: int = 78) -> list[list[int]]:
+    """Columns in groups, each with the first one, that fit into a width."""
+    wide = [max(map(len, column)) + 2 for column in zip(headers, *rows, strict=True)]
+    groups: list[list[int]] = []
+    for column in range(1, len(headers)):
+        if not groups or wide[0] + sum(wide[other] for other in groups[-1][1:]) + wide[column] > width:
+            groups.append([0])
+        groups[-1].append(column)
+    return groups
+
+
 def number(value: float) -> str:
     """Two decimals, no leading zero; a dash for NaN.
 
     Example:
-        >>> number(-0.456), number(float("nan"))
-        ('-.46', '-')
+        >>> number(-0.456), number(10.0), number(float("nan"))
+        ('-.46', '10.00', '-')
     """
-    return "-" if value != value else f"{value:.2f}".replace("0.", ".", 1)
+    return "-" if value != value else re.sub(r"^(-?)0\.", r"\1.", f"{value:.2f}")
 
 
 def panels(rows: int, columns: int, width: float = 3.6, height: float = 3.0) -> tuple[Figure, list[Any]]:

@@ -395,6 +395,17 @@ def test_report_shows_both_and_leaves_out_what_is_not_ours(tmp_path, capsys):
     assert pd.read_csv(tmp_path / "tab.csv").query("task == 'nb301' and what == 'LIBRA'")["paper"].item() == 0.74
 
 
+def test_tables_of_long_names_lose_nothing_at_80_columns(tmp_path, capsys):
+    ours = published("tab4") / 3
+    report(tmp_path, "tab4", "Tab. 4", side_by_side(ours, published("tab4")))
+    shown = capsys.readouterr().out
+    for method, row in published("tab4").iterrows():
+        assert method in shown
+        for value in row:
+            assert f"({value:.2f})".replace("(0.", "(.") in shown
+    assert max(map(len, shown.splitlines()[:-1])) <= 80
+
+
 # ---------------------------------------------------------------------- measuring
 
 
