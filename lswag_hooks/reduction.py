@@ -118,14 +118,20 @@ class _Channels:
 
     def __init__(self, found: LayerGradients, samples: int) -> None:
         self.found, self.samples = found, samples
-        self.out = found.weight.shape[0]
+        self.out = found.weight.shape[0] if not found.inputs_first else found.weight.shape[1] * found.inputs_first
         self.sums = found.weight.new_zeros(samples, self.out)
 
     def add(self, tile: Tensor, weight: Tensor, samples: slice, rows: slice) -> None:
         """Fold in a tile of shape (samples, rows, columns)."""
+        self.sums = self.sums.to(tile.dtype)
+        if groups := self.found.inputs_first:  # rows are inputs, of one group after the other; columns are outputs
+            inputs, outputs = self.found.weight.shape[0] // groups, self.found.weight.shape[1]
+            parts = (tile * weight).unflatten(2, (outputs, -1)).sum(3)  # (samples, rows, outputs of a group)
+            for row in range(rows.stop - rows.start):
+                first = (rows.start + row) // inputs * outputs
+                self.sums[samples, first : first + outputs] += parts[:, row]
+            return
         part = torch.bmm(tile.transpose(0, 1), weight[:, :, None]).squeeze(2).T  # (samples, rows)
-        if self.sums.dtype != part.dtype:
-            self.sums = self.sums.to(part.dtype)
         first = rows.start % self.out
         self.sums[samples, first : first + part.shape[1]] += part
 

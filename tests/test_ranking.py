@@ -234,7 +234,11 @@ def never() -> nn.Module:
         ({"workers": 0}, "workers=0"),
         ({"address": "10.0.0.1:6379"}, "engine='ray'"),
         ({"store": "no/such/folder/scores.db"}, "does not exist: make it first"),
-        ({"store": "scores.db", "loss": lambda outputs, targets: outputs.sum()}, "by which a store could know it"),
+        pytest.param(
+            {"store": "scores.db", "loss": lambda outputs, targets: outputs.sum()},
+            "by which a store could know it",
+            id="unknown loss",  # an address would part xdist's workers
+        ),
         ({"mode": "test"}, "mode='test'"),
         ({"reduction": "none"}, "reduction='none'"),
         ({"init": "sleep"}, "init='sleep'"),

@@ -279,6 +279,25 @@ def test_fisher_by_a_plain_loop():
     assert score(net, batch, "fisher", mode="eval")["fisher"] == pytest.approx(wanted, rel=1e-9)
 
 
+@pytest.mark.parametrize(("channels", "groups"), [(6, 1), (4, 1), (6, 2), (4, 4)])
+def test_fisher_of_transposed_convolutions_by_a_plain_loop(channels, groups):
+    torch.manual_seed(0)
+    up = nn.ConvTranspose2d(4, channels if groups < 4 else 4, 3, stride=2, groups=groups)
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), up, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    net, batch = net.double(), Batch(torch.randn(5, 3, 8, 8, dtype=torch.float64), torch.tensor([0, 1, 2, 3, 0]))
+    outputs, x = [], batch.inputs
+    for layer in net:
+        x = layer(x)
+        if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)):
+            outputs.append((layer, x))
+    grads = torch.autograd.grad(F.cross_entropy(x, batch.targets), [y for _, y in outputs])
+    wanted = 0.0
+    for (layer, y), g in zip(outputs, grads, strict=True):
+        energy = (y * g).flatten(2).sum(2).square().mean(0).sum()
+        wanted += float(0.5 * energy) * layer.weight.numel() / y.shape[1]
+    assert score(net, batch, "fisher", mode="eval")["fisher"] == pytest.approx(wanted, rel=1e-9)
+
+
 def test_asking_for_more_changes_no_value():
     net, batch = cnn(norm=True), make_batch()
     asked = [RegSwap(mu=1.0, sigma=9.0) if name == "reg_swap" else name for name in list_proxies()]

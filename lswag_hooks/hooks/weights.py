@@ -40,12 +40,15 @@ class LayerGradients:
         bias: the layer's bias, if it has one.
         outputs: gradients of the layer's output summed over positions, (samples, channels): the per-sample gradient of
             the bias; None where a layer is called more than once or its weight is computed.
+        inputs_first: groups of channels where the weight's first dimension is that of its inputs, as in transposed
+            convolutions; else 0.
     """
 
     source: GradientSource | None
     weight: Tensor
     bias: Tensor | None = None
     outputs: Callable[[], Tensor] | None = None
+    inputs_first: int = 0
 
 
 Consumer = Callable[[WeightLayer, LayerGradients], None]
@@ -150,6 +153,12 @@ class GradientCapture:
         ]
         if sources:
             found.source = sources[0] if len(sources) == 1 else SumGradient(sources, tuple(parameter.shape))
+        first, seen = parts[0] if parts else (None, None)
+        if first is not None and seen is not None and first.form != "derived":
+            if first.kind == "conv" and seen.options is not None and seen.options.transposed:
+                found.inputs_first = seen.options.groups
+            elif first.kind == "matmul" and not _outputs_first(first):
+                found.inputs_first = 1
         if len(parts) == 1 and parts[0][1] is not None:
             call, operands = parts[0][0], parts[0][1]
             if bias is not None and (call.kind == "broadcast" or self.parameters.names[id(bias)] in call.parameters):
@@ -189,11 +198,7 @@ class GradientCapture:
             source = BroadcastGradient(to_blocks(gradient, layout, samples), shape, samples)
         else:
             data, gradient = (by_sample(t, layout, samples) for t in (data, gradient))
-            # rows of the gradient are those of y = weight @ x, which F.linear's weight has too, seen from the right
-            outputs_first = call.mirrored if call.form == "derived" else (call.form == "transposed") != call.mirrored
-            if call.node.name() == "LinearBackward0":
-                outputs_first = call.form != "transposed"
-            first, second = (gradient, data) if outputs_first else (data, gradient)
+            first, second = (gradient, data) if _outputs_first(call) else (data, gradient)
             shape = tuple(parameter.shape)
             if call.form == "derived":
                 shape = (first.shape[2], second.shape[2])
@@ -203,3 +208,10 @@ class GradientCapture:
         node, index = call.node.next_functions[call.weight]
         pull = pull_back(node, index, parameter)
         return DerivedGradient(source, pull, tuple(parameter.shape))
+
+
+def _outputs_first(call: WeightCall) -> bool:
+    """Whether the rows of a weight are its outputs: those of y = weight @ x, which F.linear's weight has too."""
+    if call.node.name() == "LinearBackward0":
+        return call.form != "transposed"
+    return call.mirrored if call.form == "derived" else (call.form == "transposed") != call.mirrored
