@@ -772,9 +772,13 @@ def test_network_without_an_activation_that_is_known(asked):
     )
 
 
-@pytest.mark.parametrize("model", [None, "resnet18", nn.Linear, lambda x: x, torch.zeros(3)])
+@pytest.mark.parametrize("model", [None, nn.Linear, lambda x: x, torch.zeros(3)])
 def test_model_that_is_none(model):
     refused("nn.Module", model, make_batch())
+
+
+def test_name_of_no_model():
+    refused("Did you mean 'timm/resnet18'", "resnet18", make_batch())
 
 
 @pytest.mark.parametrize("batch", [None, 3, "digits", torch.randn(4, 6), {"x": torch.randn(4, 6)}])
