@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import math
 import weakref
@@ -185,6 +186,8 @@ def loss_name(loss: Any) -> str | None:
             return f"{type(loss).__module__}.{type(loss).__qualname__} {canonical(options)}"
         except InputError:
             pass
+    if dataclasses.is_dataclass(loss) and getattr(loss, "is_objective", False):
+        return f"{type(loss).__module__}.{type(loss).__qualname__} {canonical(dataclasses.asdict(loss))}"  # type: ignore[arg-type]
     name = getattr(loss, "__qualname__", None)
     if isinstance(name, str) and "<" not in name and not isinstance(loss, nn.Module):
         return f"{loss.__module__}.{name}"
