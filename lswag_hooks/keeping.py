@@ -19,6 +19,9 @@ from lswag_hooks.proxies import Proxy
 from lswag_hooks.results import ScoreResult
 from lswag_hooks.store import FailedAttempt, Key, Record, Store, canonical
 
+_OWN = frozenset(vars(nn.Module()))  # what torch keeps of a module: hooks, flags
+_PLAIN = (bool, int, float, complex, str, type(None))  # values of options that read the same in every process
+
 
 class Keeper:
     """Finds and keeps the results of a ranking.
@@ -141,7 +144,9 @@ def fingerprint(model: nn.Module) -> str:
         kind = type(module)
         code = getattr(kind.forward, "__code__", None)
         said = (code.co_code, code.co_names, repr(_constants(code))) if code is not None else ""
-        digest.update(f"{name} {kind.__module__}.{kind.__qualname__} {module.extra_repr()} {said};".encode())
+        options = {key: value for key, value in vars(module).items() if key not in _OWN and isinstance(value, _PLAIN)}
+        named = f"{name} {kind.__module__}.{kind.__qualname__} {module.extra_repr()} {sorted(options.items())}"
+        digest.update(f"{named} {said};".encode())
     for kept in (model.named_parameters(), model.named_buffers()):
         for name, tensor in kept:
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} {tensor.requires_grad};".encode())

@@ -257,6 +257,16 @@ def test_fingerprints_see_types_options_code_and_values():
     model[0].stride = (2, 2)
     assert fingerprint(model) != own
 
+    model[0].stride = (1, 1)
+    model.eval()
+    model.slope = 0.1
+    sloped = fingerprint(model)
+    model.slope = 0.2
+    assert len({own, sloped, fingerprint(model)}) == 3, "an option that no representation shows"
+    del model.slope
+    model.register_full_backward_hook(lambda *_: None).remove()
+    assert fingerprint(model) == own, "neither the mode nor a hook that is gone"
+
     def kind(forward):
         return type("Same", (nn.Module,), {"forward": forward, "__module__": "here", "__qualname__": "Same"})
 
