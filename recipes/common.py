@@ -15,6 +15,7 @@ import torch
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
 from lswag_hooks.errors import InputError, LSWAGError
+from lswag_hooks.search import SearchResult
 from recipes.data import ImageData
 
 KEY = "recipe"  # of what a checkpoint says about itself
@@ -147,6 +148,25 @@ class RecipeCLI(LightningCLI):
         if not found.is_file():
             raise InputError(f"--ckpt_path {asked}: there is no checkpoint {found}.")
         return str(found)
+
+
+def check_out_file(out: str) -> None:
+    """Refuse a file that could not be written after the work.
+
+    Raises:
+        InputError: there is no folder for it.
+    """
+    if not Path(out).expanduser().absolute().parent.is_dir():
+        raise InputError(f"out={out}: there is no folder {Path(out).parent}; make it first.")
+
+
+def keep_search(found: SearchResult, out: str) -> SearchResult:
+    """Write the best architectures as YAML, which the other commands read, and say how it went."""
+    found.to_yaml(Path(out).expanduser())
+    for remark in found.remarks():
+        print(remark)
+    print(f"best: {found.best}")
+    return found
 
 
 def finish(main: Callable[[Sequence[str] | None], int]) -> None:

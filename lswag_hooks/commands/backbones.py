@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from jsonargparse import ArgumentParser, Namespace
 
-from lswag_hooks.commands.common import add_common, check_paths, load_batch, numbers, write
+from lswag_hooks.commands.common import add_common, check_paths, load_batch, numbers, show_ranking
 from lswag_hooks.detection.coco import SCALE
 from lswag_hooks.ranking import rank
-from lswag_hooks.report.table import console, ranking_table
 
 
 def add_backbones(parser: ArgumentParser) -> None:
@@ -25,14 +24,5 @@ def run_backbones(options: Namespace) -> int:
     check_paths(options)
     batch, shared = load_batch(options, (3, min(SCALE), max(SCALE)))
     ranking = rank(options.models, batch, options.proxies, options.seeds, role="backbone", **shared)
-    write(options, ranking.to_dict(), ranking)
-    if options.json != "-":
-        show = console().print
-        show(f"{len(batch)} pictures of {batch.name}, seed {', '.join(map(str, ranking.seeds))}, with a pyramid")
-        if ranking.top():
-            show(ranking_table(ranking))
-        for remark in ranking.remarks():
-            show(remark)
-    if ranking.interrupted:
-        return 130
-    return 0 if ranking.top() else 1
+    seeds_used = ", ".join(map(str, ranking.seeds))
+    return show_ranking(options, ranking, f"{len(batch)} pictures of {batch.name}, seed {seeds_used}, with a pyramid")

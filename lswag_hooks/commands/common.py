@@ -13,8 +13,8 @@ from jsonargparse import ArgumentParser, Namespace
 from lswag_hooks.batch import Batch
 from lswag_hooks.errors import InputError
 from lswag_hooks.images import Size
-from lswag_hooks.ranking import check_device
-from lswag_hooks.report.table import console, table
+from lswag_hooks.ranking import Ranking, check_device
+from lswag_hooks.report.table import console, ranking_table, table
 from lswag_hooks.spaces import get_space
 from lswag_hooks.wording import jsonable
 
@@ -149,6 +149,21 @@ def write(options: Namespace, content: Any, table: Any) -> None:
     if options.csv is not None:
         frame = table.to_pandas() if hasattr(table, "to_pandas") else table
         frame.to_csv(sys.stdout if options.csv == "-" else options.csv, index=False)
+
+
+def show_ranking(options: Namespace, ranking: Ranking, heading: str) -> int:
+    """Write a ranking and show it under a heading; returns the exit status."""
+    write(options, ranking.to_dict(), ranking)
+    if options.json != "-":
+        show = console().print
+        show(heading)
+        if ranking.top():
+            show(ranking_table(ranking))
+        for remark in ranking.remarks():
+            show(remark)
+    if ranking.interrupted:
+        return 130
+    return 0 if ranking.top() else 1
 
 
 def write_json(path: str | Path, content: Any) -> None:

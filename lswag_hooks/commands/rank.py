@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from jsonargparse import ArgumentParser, Namespace
 
-from lswag_hooks.commands.common import add_common, add_place, by, check_paths, load_batch, numbers, write
+from lswag_hooks.commands.common import add_common, add_place, by, check_paths, load_batch, numbers, show_ranking
 from lswag_hooks.ranking import images_of, rank
-from lswag_hooks.report.table import console, ranking_table
 
 
 def add_rank(parser: ArgumentParser) -> None:
@@ -35,15 +34,6 @@ def run_rank(options: Namespace) -> int:
         address=options.address,
         **shared,
     )
-    write(options, ranking.to_dict(), ranking)
-    if options.json != "-":
-        show = console().print
-        seeds_used = ", ".join(map(str, ranking.seeds))
-        show(f"{len(batch)} samples of {batch.name}, {by(images_of(batch))}, seed {seeds_used}")
-        if ranking.top():
-            show(ranking_table(ranking))
-        for remark in ranking.remarks():
-            show(remark)
-    if ranking.interrupted:
-        return 130
-    return 0 if ranking.top() else 1
+    seeds_used = ", ".join(map(str, ranking.seeds))
+    heading = f"{len(batch)} samples of {batch.name}, {by(images_of(batch))}, seed {seeds_used}"
+    return show_ranking(options, ranking, heading)

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from jsonargparse import auto_cli
 
 from lswag_hooks import Batch, Libra
-from lswag_hooks.errors import InputError
 from lswag_hooks.rng import seeded
 from lswag_hooks.search import Evolution, SearchResult
 from lswag_hooks.search import search as search_space
 from lswag_hooks.spaces.autoformer import PATCH
 from recipes.autoformer.choices import Choices, resolve_space
-from recipes.common import finish
+from recipes.common import check_out_file, finish, keep_search
 from recipes.data import ImageData
 
 
@@ -57,8 +55,7 @@ def search(
     Raises:
         InputError: an argument makes no sense, or the data is not there.
     """
-    if not Path(out).expanduser().absolute().parent.is_dir():
-        raise InputError(f"out={out}: there is no folder {Path(out).parent}; make it first.")
+    check_out_file(out)
     scorer = proxies if libra is None else Libra.load(libra)
     with seeded(seed):  # augmentations draw from the global random states
         batch = Batch.from_datamodule(data, samples=samples)
@@ -76,11 +73,7 @@ def search(
         store=store,
         workers=workers,
     )
-    found.to_yaml(Path(out).expanduser())
-    for remark in found.remarks():
-        print(remark)
-    print(f"best: {found.best}")
-    return found
+    return keep_search(found, out)
 
 
 def main(args: Sequence[str] | None = None) -> int:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from jsonargparse import auto_cli
 
 from lswag_hooks import Libra
 from lswag_hooks.detection.coco import SCALE, coco_batch, load_coco
-from lswag_hooks.errors import InputError
 from lswag_hooks.search import Evolution, SearchResult
 from lswag_hooks.search import search as search_space
 from recipes.burgerformer_coco.space import LIMIT, BurgerBackbones
-from recipes.common import finish
+from recipes.common import check_out_file, finish, keep_search
 
 PUBLISHED = Evolution(population=150, mutations=75, crossovers=75, parents=75)  # BurgerFormer's, but for its start
 
@@ -56,8 +54,7 @@ def search(
     Raises:
         InputError: an argument makes no sense, the data is not there or broken, or nothing keeps the limits.
     """
-    if not Path(out).expanduser().absolute().parent.is_dir():
-        raise InputError(f"out={out}: there is no folder {Path(out).parent}; make it first.")
+    check_out_file(out)
     scorer = proxies if libra is None else Libra.load(libra)
     batch = coco_batch(load_coco(data), samples, (scale[0], scale[1]), seed, masks=False)
     found = search_space(
@@ -74,11 +71,7 @@ def search(
         store=store,
         workers=workers,
     )
-    found.to_yaml(Path(out).expanduser())
-    for remark in found.remarks():
-        print(remark)
-    print(f"best: {found.best}")
-    return found
+    return keep_search(found, out)
 
 
 def main(args: Sequence[str] | None = None) -> int:
