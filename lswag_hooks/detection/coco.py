@@ -204,12 +204,9 @@ def _check_content(path: Path, content: Any) -> None:
             raise InputError(f"{path} has no {key}: nothing can be learnt from it.")
     _check_known(path, content["annotations"], "image_id", content["images"])
     _check_known(path, content["annotations"], "category_id", content["categories"])
-    used = {annotation["category_id"] for annotation in content["annotations"]}
     names = [category.get("name") for category in content["categories"]]
     if not all(names) or len(set(names)) < len(names):
         raise InputError(f"{path}: every category needs a name of its own.")
-    if not used:
-        raise InputError(f"{path}: no category has an instance.")
 
 
 def _check_known(path: Path, annotations: Iterable[Mapping[str, Any]], key: str, owners: Sequence[Any]) -> None:
