@@ -74,7 +74,9 @@ def _stand_in() -> None:
     if isinstance(sys.modules.get(EXTENSION), Extension) or is_compiled():
         return
     if "mmcv.ops" in sys.modules:
-        raise UnsupportedError("mmcv.ops was tried before its operations were there: call lswag_hooks.detection.compat.prepare() first.")
+        raise UnsupportedError(
+            "mmcv.ops was tried before its operations were there: call lswag_hooks.detection.compat.prepare() first."
+        )
     sys.modules[EXTENSION] = Extension(EXTENSION)
 
 
