@@ -179,12 +179,13 @@ def test_options_from_a_file(run, users, tmp_path):
 
 def test_proxies(run, tmp_path):
     status, out, _ = run("proxies")
-    assert (
-        status == 0 and all(name in out for name in lh.list_proxies()) and "arXiv 2505.07300" in " ".join(out.split())
-    )
+    assert status == 0 and all(name in out for name in lh.list_proxies()) and "autoformer" in out.splitlines()[0]
     assert all(len(line) <= 80 for line in out.splitlines())
     rows = json.loads(run("proxies", "--json", "-")[1])
     assert [row["name"] for row in rows] == lh.list_proxies() and rows[0]["better"] == "higher"
+    assert "arXiv 2505.07300" in rows[0]["reference"] and "patterns" in rows[0]["needs"]
+    stored = lh.measured.measured()["nb201"].spearman["lswag"].value
+    assert float(rows[0]["nb201"]) == pytest.approx(stored, abs=0.005)
     run("proxies", "--csv", str(tmp_path / "proxies.csv"))
     assert pd.read_csv(tmp_path / "proxies.csv")["name"].tolist() == lh.list_proxies()
 
