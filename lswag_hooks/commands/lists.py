@@ -29,9 +29,7 @@ def run_proxies(options: Namespace) -> int:
         rows.append(row)
     status = listing(options, rows)
     if not whole:
-        console().print(
-            "Figures: Spearman with accuracy, as measured. --json has all of them, and references."
-        )
+        console().print("Figures: Spearman with accuracy, as measured. --json has all of them, and references.")
     return status
 
 
