@@ -132,6 +132,7 @@ def test_workers_give_the_same(batch):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(400)  # three processes after one another, each of which imports torch
 def test_killed_at_any_moment_it_goes_on_where_it_was(tmp_path):
     command = [
         sys.executable,
