@@ -33,7 +33,9 @@ class Backbone(LSWAG):
         if isinstance(found, Missing):
             return found
         if found <= 0:
-            return Missing(f"L-SWAG is {found:.3g}, which has no logarithm: layers' summed inverse deviations below one")
+            return Missing(
+                f"L-SWAG is {found:.3g}, which has no logarithm: layers' summed inverse deviations below one"
+            )
         return math.log(seen.parameters) + math.log(found)
 
 
