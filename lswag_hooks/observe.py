@@ -338,9 +338,9 @@ def count_macs(model: nn.Module, batch: Batch, objective: Objective | None = Non
     one = batch[:1]
     counter = FlopCounterMode(display=False)
     try:
-        # fused attention on a CPU is not counted; the plain formula is, which MPS takes only where gradients may follow
-        follow = one.device.type == "mps"
-        with torch.set_grad_enabled(follow), sdpa_kernel(SDPBackend.MATH), counter:
+        # attention that is one operation is not counted, the plain formula is; without gradients nn.MultiheadAttention
+        # and MPS would take the former in any case
+        with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH), counter:
             # a detector of mmdet is not called with its inputs alone
             predict = getattr(objective, "predict", None)
             forward(model, one.inputs) if predict is None else predict(model, one)
