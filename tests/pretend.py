@@ -3,7 +3,7 @@
 A tensor there holds one on the CPU, which does the work. As on a real device no operation takes a tensor of the CPU
 beside it, values cannot be read without a copy, and MPS knows neither double precision nor some operations.
 
-Not pretended: random numbers, autocast, streams and memory of its own; and its kernels, so that results are those of
+Not pretended: random states, autocast, streams and memory of its own; and its kernels, so that results are those of
 the CPU, unless ``rounding`` is asked for: then operands of products and sums are moved by a few units in the last
 place, as if another kernel had come to them.
 """
@@ -26,6 +26,7 @@ CROSSING = {aten.copy_, aten._to_copy, aten.index, aten.index_put, aten.index_pu
 STRICT = {aten.cat, aten.stack, aten.mm, aten.bmm, aten.addmm, aten.baddbmm, aten.convolution}
 # eigenvalues and the like are not there; unique and sort err on large whole numbers (pytorch issues 195595, 155560)
 NOT_ON_MPS = {aten._linalg_eigh, aten._linalg_svd, aten._linalg_slogdet, aten._unique2, aten.sort}
+DRAWN = {aten.uniform_, aten.normal_}
 # where kernels differ in how they round
 ROUNDED = {
     aten.mm,
@@ -142,6 +143,8 @@ class Pretended(TorchDispatchMode):
         if there and self.rounding and function.overloadpacket in ROUNDED:
             held_args = tree_map_only(Tensor, _moved, held_args)
         found = function(*held_args, **held_kwargs)
+        if there and function.overloadpacket in DRAWN:
+            found.copy_(found.flatten().flip(0).view(found.shape))  # the numbers of a device are its own
         written = [
             (i, a.name) for i, a in enumerate(function._schema.arguments) if a.alias_info and a.alias_info.is_write
         ]
