@@ -3,21 +3,27 @@
     python benchmarks/agreement.py DATA --out OUT                       # 300 architectures; stop and go on at will
     python benchmarks/agreement.py DATA --out OUT --architectures 60
 
+    python benchmarks/agreement.py DATA --out OUT --every --save lswag_hooks/data/measured.json
+
 DATA holds ``benchmarks/nasbench201_cifar10_release_proxies.csv.gz`` and ``images/``. Three rank correlations each:
-with the published values of the same proxy, and with accuracy, ours and theirs, over the same networks.
+with the published values of the same proxy, and with accuracy, ours and theirs, over the same networks. ``--every``
+computes the proxies that were not published, too; OUT/agreement/scores.csv holds all values.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import pathlib
 import warnings
 
 import pandas as pd
 import torch
+from correlations import every, merged
 
 import lswag_hooks as lh
 from lswag_hooks.correlation import estimate, spearman
+from lswag_hooks.measured import figures_of
 from lswag_hooks.proxies import proxy_class
 
 TABLE = "benchmarks/nasbench201_cifar10_release_proxies.csv.gz"
@@ -26,19 +32,23 @@ EXACT = ("params", "flops", "l2_norm", "synflow", "zen", "nwot", "snip", "grad_n
 DRAWN = ("jacov", "fisher", "epe_nas", "grasp", "plain")  # data order and weights of their own decide
 
 
-def compare(data: pathlib.Path, out: pathlib.Path, architectures: int, samples: int) -> pd.DataFrame:
-    """One row a proxy."""
+def scored(data: pathlib.Path, out: pathlib.Path, architectures: int, samples: int, more: list[str]) -> lh.Agreement:
+    """Our values and the published ones."""
     batch = lh.Batch.from_npz(data / IMAGES, samples=samples)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        found = lh.correlate(
+        return lh.correlate(
             "nasbench201",
             batch,
-            [*EXACT, *DRAWN],
+            list(dict.fromkeys([*EXACT, *DRAWN, *more])),
             benchmark=lh.Benchmark.load(data / TABLE),
             architectures=architectures,
             store=out / "agreement.db",
         )
+
+
+def compare(found: lh.Agreement) -> pd.DataFrame:
+    """One row a published proxy."""
     assert found.published is not None
     rows = []
     for name in (*EXACT, *DRAWN):
@@ -60,10 +70,19 @@ if __name__ == "__main__":
     parser.add_argument("--out", type=pathlib.Path, required=True)
     parser.add_argument("--architectures", type=int, default=300)
     parser.add_argument("--samples", type=int, default=64)
+    parser.add_argument("--every", action="store_true", help="all proxies that need no repeated passes")
+    parser.add_argument("--save", type=pathlib.Path, help="put the figures into this JSON file, beside what it has")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
-    table = compare(options.data, options.out, options.architectures, options.samples)
+    more = every() if options.every else []
+    found = scored(options.data, options.out, options.architectures, options.samples, more)
+    found.save(options.out / "agreement")
+    if options.save:
+        stored = json.loads(options.save.read_text())
+        stored["nb201"] = merged(stored["nb201"], figures_of(found, found.proxies, {}))
+        options.save.write_text(json.dumps(stored, indent=1) + "\n")
+    table = compare(found)
     table.to_csv(options.out / "agreement.csv", index=False)
     print("| | agreement with the published values | with accuracy, ours | published |\n|---|---|---|---|")
     for row in table.itertuples():

@@ -2,6 +2,7 @@
 
     python benchmarks/backbones.py DATA --out OUT              # an hour on one core; stop and go on at will
     python benchmarks/backbones.py DATA --out OUT --most 60    # networks
+    python benchmarks/backbones.py DATA --out OUT --save lswag_hooks/data/measured.json    # for `lswag trust`
 
 DATA holds ``timm/timm_imagenet1k.csv`` and ``images/``. Each network is built as it would be for training, its zero
 initialisations undone (``init="wake"``), and scored on eight ImageNet pictures. Forms without a free number are judged
@@ -27,7 +28,9 @@ import torch
 from scipy.stats import rankdata
 
 import lswag_hooks as lh
+from lswag_hooks.agreement import BASELINES, Agreement
 from lswag_hooks.correlation import partial_spearman, spearman
+from lswag_hooks.measured import figures_of
 from lswag_hooks.models import family
 
 IMAGES, SAMPLES, SIDE = "images/imagenet_224_64.npz", 8, 224
@@ -209,11 +212,30 @@ def report(table: pd.DataFrame) -> Mapping[str, list[str]]:
     return found
 
 
+def save(table: pd.DataFrame, file: pathlib.Path) -> None:
+    """Put the figures beside those of ``correlations.py``."""
+    kept = ("lswag", "lswag_robust", "zico", "swap", "nwot", "backbone")
+    scores = table.set_index("arch")[[*kept[:-1], *BASELINES]].astype(float)
+    scores["backbone"] = np.log(scores["params"] * scores["lswag"])
+    about = {
+        "what": "timm below 110 million parameters, ImageNet-1k",
+        "batch": f"{SAMPLES} ImageNet images of {SIDE} px or the network's own size",
+        "table": "timm/timm_imagenet1k.csv",
+        "init": "wake",
+        "version": lh.__version__,
+        "command": "python benchmarks/backbones.py DATA --out OUT --save lswag_hooks/data/measured.json",
+    }
+    stored = json.loads(file.read_text())
+    stored["timm"] = figures_of(Agreement(scores, table.set_index("arch")["accuracy"]), kept, about)
+    file.write_text(json.dumps(stored, indent=1) + "\n")
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=pathlib.Path)
     parser.add_argument("--out", type=pathlib.Path, required=True)
     parser.add_argument("--most", type=int)
+    parser.add_argument("--save", type=pathlib.Path, help="put the figures into this JSON file, beside what it has")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     warnings.simplefilter("ignore")
@@ -223,3 +245,5 @@ if __name__ == "__main__":
     print("|---" * (len(LIMITS) + 1) + "|")
     for name, cells in report(networks).items():
         print(f"| {name} | " + " | ".join(cells) + " |")
+    if options.save:
+        save(networks, options.save)
