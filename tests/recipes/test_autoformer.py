@@ -452,6 +452,22 @@ def test_every_stage_resumes_to_the_same_weights(stage, trained, tmp_path):
         assert all(torch.equal(one[name], other[name]) for name in one)
 
 
+def test_a_dry_run_passes_through_the_whole_schedule(tmp_path, capsys):
+    fit = [option for option in FIT if option not in (*DATA, *AUGMENTED)]
+    made_up = ["--data.fake=true", "--data.transforms.size=16", "--data.repeats=3", "--fake_epochs=3"]
+    more = ["--trainer.max_epochs=500", "--model.schedule.warmup_epochs=20", f"--out={tmp_path}"]
+    assert train_supernet.main([*fit, *made_up, *more]) == 0
+    said = capsys.readouterr().out.splitlines()
+    rates = {int(line.split()[1]): float(line.rsplit(" ", 1)[1]) for line in said if line.startswith("epoch ")}
+    assert list(rates) == [1, 2, 20, 21, 251, 499, 500]
+    top = 1e-3 / 8  # one process of 128 images
+    for epoch, rate in rates.items():
+        warm = 1e-6 + (top - 1e-6) * (epoch - 1) / 20
+        cosine = 1e-5 + (top - 1e-5) * (1 + math.cos(math.pi * (epoch - 1) / 500)) / 2
+        assert rate == pytest.approx(warm if epoch <= 20 else cosine, rel=6e-3)
+    assert "500 of 500 epochs (7 trained, on made-up images)" in said[-1]
+
+
 # ---------------------------------------------------------------------- bad input, before any epoch
 
 
