@@ -20,7 +20,7 @@ from lswag_hooks.hooks.session import MODES, Mode
 from lswag_hooks.objective import Objective, Reduction, resolve_objective
 from lswag_hooks.proxies import Proxy, resolve_proxies
 from lswag_hooks.results import ScoreResult
-from lswag_hooks.rng import check_seed
+from lswag_hooks.rng import check_seed, preserved
 from lswag_hooks.scoring import score
 
 ON_REJECT = ("stop", "raise", "warn")
@@ -57,8 +57,9 @@ class LSWAGCallback(_Callback):
     """Scores the network of a training run in ``on_train_start``, and ends the run if the score is too low.
 
     Works with the Trainers of ``lightning.pytorch`` and ``pytorch_lightning``. Training after it is bit for bit the
-    training without it. The numbers go to every logger, and into the checkpoint: a run that resumes from one gets them
-    back instead of scoring a network that is no longer at its initialisation.
+    training without it. The numbers go to every logger, to those of TensorBoard, W&B and MLflow also a picture and a
+    table of the layers (a logger that fails is warned of), and into the checkpoint: a run that resumes from one gets
+    them back instead of scoring a network that is no longer at its initialisation.
 
     Mini-batches come from a fresh iterator over the train dataloader and pass the precision plugin and the batch
     transfer hooks, as in training. Under DDP every process scores its own share of the samples, the statistics are
@@ -257,8 +258,17 @@ class LSWAGCallback(_Callback):
 
     def _log(self, trainer: Any, result: ScoreResult) -> None:
         metrics = {f"{self.prefix}/{key}": value for key, value in result.scores.items() if math.isfinite(value)}
-        for logger in trainer.loggers:
-            logger.log_metrics(metrics, step=trainer.global_step)
+        from lswag_hooks.report.loggers import log_report
+
+        # a table or an image of W&B draws a name for its file
+        with preserved():
+            for logger in trainer.loggers:
+                try:
+                    logger.log_metrics(metrics, step=trainer.global_step)
+                except Exception as error:  # the score is known, and training must not end over a failing client
+                    warnings.warn(f"{type(logger).__name__} did not take the scores: {error!r}.", stacklevel=4)
+                if trainer.is_global_zero:
+                    log_report(logger, result, trainer.global_step, self.prefix)
         # checkpoint names, tuners and other callbacks read these. Not self.log: on every process the numbers are final,
         # and a run that is stopped here never comes to the end of an epoch, where logged numbers are reduced
         trainer.callback_metrics.update({name: torch.tensor(value) for name, value in metrics.items()})

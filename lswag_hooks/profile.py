@@ -9,6 +9,7 @@ from lswag_hooks.functional.lswag import percentile
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.figure import Figure
 
 
 @dataclass
@@ -98,6 +99,19 @@ class LayerProfile:
             row.pop("name")
             rows.append(row)
         return pd.DataFrame(rows)
+
+    def plot(self, interval: tuple[int, int] | None = None) -> Figure:
+        """A picture of what was measured of each layer.
+
+        Args:
+            interval: first and last tenth of the depth that counted: shaded.
+
+        Raises:
+            InputError: matplotlib is missing.
+        """
+        from lswag_hooks.report.plots import layers
+
+        return layers(self, interval)
 
     def __str__(self) -> str:
         """A short table in plain text."""

@@ -17,6 +17,7 @@ from lswag_hooks.wording import jsonable, named, quantity
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.figure import Figure
 
 
 @dataclass
@@ -220,6 +221,16 @@ class Ranking:
         )
         assert isinstance(made, dict)
         return made
+
+    def plot(self) -> Figure:
+        """A picture of the first proxy: by rank, and against size.
+
+        Raises:
+            InputError: matplotlib is missing.
+        """
+        from lswag_hooks.report.plots import standings
+
+        return standings(self)
 
     def to_csv(self, path: str | Path) -> None:
         """Write the table of `to_pandas`."""

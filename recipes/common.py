@@ -17,6 +17,7 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 from lswag_hooks.errors import InputError, LSWAGError
 from lswag_hooks.search import SearchResult
 from recipes.data import ImageData
+from recipes.dry_run import DryRun
 
 KEY = "recipe"  # of what a checkpoint says about itself
 
@@ -54,12 +55,16 @@ class RecipeModule(L.LightningModule):
     def settings(self) -> dict[str, Any]:
         """What must be the same in a run that goes on, as plain values."""
         data: Any = getattr(self.trainer, "datamodule", None)
+        callbacks: list[Any] = self.trainer.callbacks  # type: ignore[attr-defined]
         training = {
             **self.options,
             "epochs": self.trainer.max_epochs,
             "global_batch": self.global_batch(),
             "gradient_clip_val": self.trainer.gradient_clip_val,
+            "gradient_clip_algorithm": self.trainer.gradient_clip_algorithm,
             "precision": self.trainer.precision,
+            # without its callback Lightning would take the averages for the weights and go on from them
+            "averaging": [type(one).__name__ for one in callbacks if "Averaging" in type(one).__name__] or None,
         }
         found = {"network": self.described, "training": training, "data": data.settings() if data else {}}
         plainly: dict[str, Any] = json.loads(json.dumps(found))
@@ -80,6 +85,15 @@ class RecipeModule(L.LightningModule):
         told = "; ".join(filter(None, (differences(there[part], here[part]) for part in ("training", "data"))))
         if told and self.trainer.state.fn == "fit":
             raise InputError(f"ckpt_path is of a run with other settings: {told}. Give those, or begin a new run.")
+
+    def on_validation_epoch_start(self) -> None:
+        """Validate the network that checkpoints hold in all processes: BatchNorm's statistics are the first one's."""
+        kept = [buffer for buffer in self.buffers() if buffer.is_floating_point()]
+        if kept and self.trainer.world_size > 1:
+            together = torch.cat([buffer.flatten() for buffer in kept])  # one message instead of hundreds
+            torch.distributed.broadcast(together, 0)
+            for buffer, values in zip(kept, together.split([buffer.numel() for buffer in kept]), strict=True):
+                buffer.copy_(values.view_as(buffer))
 
     def global_batch(self) -> int:
         """Images in a step, over all processes and accumulated batches."""
@@ -113,14 +127,18 @@ class RecipeCLI(LightningCLI):
         )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Where results go, and what to go on from."""
+        """Where results go, what to go on from, and how long a dry run is."""
         parser.add_argument("--out", type=str, default="runs", help="folder for checkpoints, logs and results")
         parser.add_argument("--ckpt_path", type=str, help="go on from this checkpoint; last: the latest in --out")
+        told = "with --data.fake: how many epochs are trained, spread over the whole schedule"
+        parser.add_argument("--fake_epochs", type=int, default=12, help=told)
         if self.link_classes:
             parser.link_arguments("data.num_classes", "model.num_classes", apply_on="instantiate")
 
     def before_instantiate_classes(self) -> None:
         """Put loggers and checkpoints into the folder."""
+        if self.config.fake_epochs < 2:
+            raise InputError(f"--fake_epochs {self.config.fake_epochs}: give two or more.")
         out = self.config.out
         trainer = self.config.trainer
         trainer.default_root_dir = out
@@ -131,6 +149,28 @@ class RecipeCLI(LightningCLI):
                 arguments.save_dir = out
             if arguments is not None and "dirpath" in arguments and arguments.dirpath is None:
                 arguments.dirpath = str(Path(out) / "checkpoints")
+
+    def fit(self) -> int:
+        """Train, or go on training, and say how it ended; a dry run trains some epochs of the schedule.
+
+        Returns:
+            The exit status: 0; 130 after Ctrl-C; 1 where the pre-filter rejected the network.
+        """
+        trainer: Any = self.trainer
+        dry = DryRun(self.config.fake_epochs) if self.datamodule.fake else None
+        if dry is not None:
+            trainer.callbacks.insert(0, dry)
+        trainer.fit(self.model, self.datamodule, ckpt_path=self.resume_from(), weights_only=True)
+        if trainer.interrupted:
+            return 130
+        if trainer.is_global_zero:
+            found = {name: float(value) for name, value in trainer.callback_metrics.items()}
+            done = f"{trainer.current_epoch} of {trainer.max_epochs} epochs"
+            done += "" if dry is None else f" ({dry.trained} trained, on made-up images)"
+            scores = "".join(f", {name} {value:.6g}" for name, value in found.items() if name.startswith("lswag/"))
+            accuracy = 100 * found.get("val_acc", float("nan"))
+            print(f"{done}, top-1 {accuracy:.2f} %{scores}, in {self.config.out}", flush=True)
+        return 0 if trainer.current_epoch else 1
 
     def resume_from(self) -> str | None:
         """The checkpoint to go on from.
@@ -148,6 +188,19 @@ class RecipeCLI(LightningCLI):
         if not found.is_file():
             raise InputError(f"--ckpt_path {asked}: there is no checkpoint {found}.")
         return str(found)
+
+
+def check_one_process(trainer: L.Trainer) -> None:
+    """Refuse several processes where each test image must count once.
+
+    Raises:
+        InputError: there are several.
+    """
+    if trainer.world_size > 1:
+        raise InputError(
+            f"trainer has {trainer.world_size} processes, which would see some images twice: give it one device; "
+            "others can measure other data at the same time."
+        )
 
 
 def check_out_file(out: str) -> None:

@@ -1,4 +1,4 @@
-"""Pictures of how scores and accuracies agree (matplotlib, from the extra ``plots``)."""
+"""Pictures of layers, of rankings, and of how scores and accuracies agree (matplotlib, from the extra ``plots``)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from scipy.stats import rankdata
 
 from lswag_hooks.correlation import Estimate
 from lswag_hooks.errors import InputError
+from lswag_hooks.functional.lswag import Interval
 from lswag_hooks.intervals import GradientCurves
+from lswag_hooks.profile import ActivationRow, LayerProfile, WeightRow
+from lswag_hooks.standings import Ranking
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -70,6 +73,45 @@ def gradient_curves(groups: Mapping[str, GradientCurves]) -> Figure:
         axes.set(title=name, xlabel="tenth of the layers", ylabel="deviation of gradients", xticks=range(len(mean)))
     for axes in panels[len(groups) :]:
         axes.set_axis_off()
+    return figure
+
+
+def layers(profile: LayerProfile, interval: Interval | None = None) -> Figure:
+    """Trainability and deviation of the weight layers, expressivity of the activation layers, each in order of depth.
+
+    Args:
+        profile: of a score.
+        interval: first and last tenth of the depth that counted: shaded.
+    """
+    figure, panels = _figure(1, 3)
+    shown: list[tuple[Any, str, Sequence[WeightRow | ActivationRow], list[float | None]]] = [
+        (panels[0], "trainability", profile.weights, [row.trainability for row in profile.weights]),
+        (panels[1], "deviation of gradients", profile.weights, [row.mean_deviation for row in profile.weights]),
+        (panels[2], "expressivity", profile.activations, [row.expressivity for row in profile.activations]),
+    ]
+    for axes, title, rows, measured in shown:
+        axes.bar(range(len(rows)), [math.nan if value is None else value for value in measured])
+        if interval is not None:
+            inside = [place for place, row in enumerate(rows) if interval[0] <= row.percentile <= interval[1]]
+            if inside:
+                axes.axvspan(inside[0] - 0.5, inside[-1] + 0.5, color="gold", alpha=0.3)
+        kind = "activation" if rows is profile.activations else "weight"
+        axes.set(title=title, xlabel=f"{kind} layer, in order of the depth")
+    return figure
+
+
+def standings(ranking: Ranking) -> Figure:
+    """Score by rank, and score against size, with the spread over seeds where there are several; of the first proxy."""
+    figure, panels = _figure(1, 2)
+    key, rows = ranking.first, [row for row in ranking.rows if row.rank is not None]
+    values = [row.scores[key] for row in rows]
+    spreads = [row.spreads.get(key, math.nan) for row in rows]
+    for axes, across, title in (
+        (panels[0], [float(row.rank or 0) for row in rows], "rank"),
+        (panels[1], [float(row.params) for row in rows], "parameters"),
+    ):
+        axes.errorbar(across, values, yerr=spreads, fmt="o", markersize=3, capsize=2)
+        axes.set(xlabel=title, ylabel=key)
     return figure
 
 

@@ -51,6 +51,12 @@ def ranking_table(ranking: Ranking) -> Table:
 
 def profile_table(profile: LayerProfile) -> Table:
     """Show weight layers, then activation layers, each in call order."""
+    headers, rows = profile_cells(profile)
+    return table(headers, rows, right=set(range(2, len(headers))))
+
+
+def profile_cells(profile: LayerProfile) -> tuple[list[str], list[list[str]]]:
+    """Headers and texts of the table of layers."""
     headers = ["layer", "kind", "tenth", "size", "trainability", "deviation", "patterns"]
     rows = [
         [
@@ -76,7 +82,20 @@ def profile_table(profile: LayerProfile) -> Table:
         ]
         for unit in profile.activations
     ]
-    return table(headers, rows, right=set(range(2, len(headers))))
+    return headers, rows
+
+
+def markdown(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    r"""Lay out texts as a table in Markdown.
+
+    Example:
+        >>> print(markdown(["name", "score"], [["a|b", "1"]]))
+        | name | score |
+        | --- | --- |
+        | a\|b | 1 |
+    """
+    lines = [headers, ["---"] * len(headers), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
 def _number(value: float | None) -> str:

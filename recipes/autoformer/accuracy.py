@@ -14,6 +14,7 @@ from lswag_hooks.errors import InputError
 from lswag_hooks.spaces.autoformer_network import AutoFormer
 from recipes.autoformer.checkpoints import Saved
 from recipes.autoformer.supernet import Supernet
+from recipes.common import check_one_process
 
 Network: TypeAlias = Supernet | AutoFormer
 
@@ -59,11 +60,7 @@ def measured(
     Raises:
         InputError: the Trainer has several processes.
     """
-    if trainer.world_size > 1:
-        raise InputError(
-            f"trainer has {trainer.world_size} processes, which would see some images twice: give it one device; "
-            "others can measure other data at the same time."
-        )
+    check_one_process(trainer)
     counted: Any = data
     module = Accuracies(networks, architectures, counted.num_classes)
     trainer.test(module, datamodule=data, verbose=False)

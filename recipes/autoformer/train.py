@@ -22,15 +22,4 @@ def train(model: Callable[..., Training], config: str, args: Sequence[str] | Non
     Returns:
         The exit status: 0; 130 after Ctrl-C; 1 where the pre-filter rejected the network.
     """
-    cli = RecipeCLI(model, CONFIGS / config, None if args is None else list(args))
-    trainer = cli.trainer
-    trainer.fit(cli.model, cli.datamodule, ckpt_path=cli.resume_from(), weights_only=True)
-    if trainer.interrupted:
-        return 130
-    found = trainer.callback_metrics
-    accuracy = float(found["val_acc"]) if "val_acc" in found else float("nan")
-    if trainer.is_global_zero:
-        scores = "".join(f", {name} {float(value):.6g}" for name, value in found.items() if name.startswith("lswag/"))
-        done = f"{trainer.current_epoch} of {trainer.max_epochs} epochs"
-        print(f"{done}, top-1 {100 * accuracy:.2f} %{scores}, in {cli.config.out}", flush=True)
-    return 0 if trainer.current_epoch else 1
+    return RecipeCLI(model, CONFIGS / config, None if args is None else list(args)).fit()

@@ -99,6 +99,19 @@ class Training(RecipeModule):
             raise InputError("set trainer.max_epochs: the schedule of the learning rate depends on it.")
         if warm >= epochs > 1:
             raise InputError(f"schedule.warmup_epochs={warm} of trainer.max_epochs={epochs}: leave some to train.")
+        averaged = any(getattr(one, "_use_buffers", False) for one in self.trainer.callbacks)  # type: ignore[attr-defined]
+        if averaged and any(name.endswith("_index") for name, _ in self.named_buffers()):
+            raise InputError(
+                "the networks' tables of relative positions are buffers of whole numbers, and averages of those are "
+                "others: give EMAWeightAveraging use_buffers: false."
+            )
+        least, lr = max(self.schedule.min_lr, self.schedule.warmup_lr), self._scaled_lr()
+        if lr < least:
+            raise InputError(
+                f"schedule.lr={self.schedule.lr:g} is for a batch of {self.schedule.lr_batch}; for this run's of "
+                f"{self.global_batch()} it is {lr:g}, below min_lr or warmup_lr, {least:g}: with fewer devices give "
+                "more trainer.accumulate_grad_batches, or lower those two."
+            )
         if self.mixup is not None and getattr(data, "batch_size", 2) % 2:
             raise InputError(f"data.batch_size={data.batch_size}: mixup and cutmix mix pairs; give an even number.")
 
@@ -111,7 +124,8 @@ class Training(RecipeModule):
             even = len(images) // 2 * 2  # the only batch of a small data set may be odd
             images, labels = self.mixup(images[:even].clone(), labels[:even])  # it works in place
             loss = F.cross_entropy(self(images), labels)
-        self.log("train_loss", loss.detach(), on_step=False, on_epoch=True, batch_size=len(images))
+        told: dict[str, Any] = {"on_step": False, "on_epoch": True, "batch_size": len(images), "sync_dist": True}
+        self.log("train_loss", loss.detach(), **told)
         return loss
 
     def validation_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
@@ -125,7 +139,7 @@ class Training(RecipeModule):
     def on_train_epoch_start(self) -> None:
         """Set learning rate and random states, each from the epoch alone."""
         self._lr.step(self.current_epoch)
-        self.log("lr", self._lr.optimizer.param_groups[0]["lr"])
+        self.log("lr", self._lr.optimizer.param_groups[0]["lr"], rank_zero_only=True)
         seed_epoch(self.seed, self.current_epoch, self.global_rank)
 
     def configure_optimizers(self) -> Any:
@@ -135,7 +149,7 @@ class Training(RecipeModule):
         optimizer = create_optimizer_v2(
             param_groups_weight_decay(self.network, schedule.weight_decay, no_weight_decay_list=kept),
             opt=schedule.optimizer,
-            lr=schedule.lr * self.global_batch() / schedule.lr_batch,
+            lr=self._scaled_lr(),
             momentum=schedule.momentum,
         )
         # not left to Lightning, whose order of checkpoints and schedulers would matter in a resume
@@ -147,6 +161,9 @@ class Training(RecipeModule):
             warmup_lr_init=schedule.warmup_lr,
         )
         return optimizer
+
+    def _scaled_lr(self) -> float:
+        return self.schedule.lr * self.global_batch() / self.schedule.lr_batch
 
     def _evaluate(self, batch: tuple[Tensor, Tensor], name: str, accuracy: MulticlassAccuracy) -> None:
         images, labels = batch

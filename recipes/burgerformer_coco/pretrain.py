@@ -54,16 +54,7 @@ class BurgerTraining(Training):
 
 def main(args: Sequence[str] | None = None) -> int:
     """Train with ``configs/pretrain.yaml`` for defaults; returns the exit status."""
-    cli = RecipeCLI(BurgerTraining, CONFIG, None if args is None else list(args))
-    trainer = cli.trainer
-    trainer.fit(cli.model, cli.datamodule, ckpt_path=cli.resume_from(), weights_only=True)
-    if trainer.interrupted:
-        return 130
-    accuracy = float(trainer.callback_metrics.get("val_acc", float("nan")))
-    if trainer.is_global_zero:
-        done = f"{trainer.current_epoch} of {trainer.max_epochs} epochs"
-        print(f"{done}, top-1 {100 * accuracy:.2f} %, in {cli.config.out}")
-    return 0
+    return RecipeCLI(BurgerTraining, CONFIG, None if args is None else list(args)).fit()
 
 
 if __name__ == "__main__":

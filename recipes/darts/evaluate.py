@@ -12,7 +12,7 @@ import torch
 
 from lswag_hooks.errors import InputError
 from lswag_hooks.spaces.darts import network_cost
-from recipes.common import KEY, RecipeCLI, finish
+from recipes.common import KEY, RecipeCLI, check_one_process, finish
 from recipes.darts.training import DARTSTraining
 
 CONFIG = Path(__file__).parent / "configs" / "evaluate_cifar10.yaml"
@@ -66,6 +66,7 @@ def main(args: Sequence[str] | None = None) -> int:
     """Test, print, and write ``result.json``; returns the exit status."""
     cli = RecipeCLI(DARTSEvaluation, CONFIG, None if args is None else list(args), link_classes=False)
     module, data = cli.model, cli.datamodule
+    check_one_process(cli.trainer)
     trained, here = module.saved["data"].get("transforms", ""), data.settings()["transforms"]
     if trained.partition("test=")[2] != here.partition("test=")[2]:
         print("note: images come in another form here than in validation while training: check data.transforms")
@@ -90,12 +91,11 @@ def main(args: Sequence[str] | None = None) -> int:
     }
     out = Path(cli.config.out)
     out.mkdir(parents=True, exist_ok=True)
-    if cli.trainer.is_global_zero:
-        (out / "result.json").write_text(json.dumps(result, indent=1), encoding="utf-8")
-        print(
-            f"test error {result['error']:.2f} % (top-5 {result['error5']:.2f} %) on {result['images']} images, "
-            f"{cost.params / 1e6:.2f} M parameters, in {out / 'result.json'}"
-        )
+    (out / "result.json").write_text(json.dumps(result, indent=1), encoding="utf-8")
+    print(
+        f"test error {result['error']:.2f} % (top-5 {result['error5']:.2f} %) on {result['images']} images, "
+        f"{cost.params / 1e6:.2f} M parameters, in {out / 'result.json'}"
+    )
     return 0
 
 

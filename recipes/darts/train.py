@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import lightning.pytorch as L
 from lightning.pytorch.cli import LightningArgumentParser
@@ -52,14 +51,6 @@ def train(config: str, args: Sequence[str] | None = None) -> int:
         The exit status: 0; 130 after Ctrl-C; 1 where the pre-filter rejected the network.
     """
     cli = TrainCLI(DARTSTraining, CONFIGS / config, None if args is None else list(args))
-    trainer: Any = cli.trainer
     if cli.config.stop_after is not None:
-        trainer.callbacks.insert(0, StopAfter(cli.config.stop_after))
-    trainer.fit(cli.model, cli.datamodule, ckpt_path=cli.resume_from(), weights_only=True)
-    if trainer.interrupted:
-        return 130
-    found = trainer.callback_metrics
-    accuracy = float(found["val_acc"]) if "val_acc" in found else float("nan")
-    if trainer.is_global_zero:
-        print(f"{trainer.current_epoch} of {trainer.max_epochs} epochs, top-1 {accuracy:.4f}, in {cli.config.out}")
-    return 0 if trainer.current_epoch else 1
+        cli.trainer.callbacks.insert(0, StopAfter(cli.config.stop_after))  # type: ignore[attr-defined]
+    return cli.fit()

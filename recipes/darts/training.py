@@ -120,7 +120,7 @@ class DARTSTraining(RecipeModule):
             group["lr"] = lr
         self.network.drop_path_rate = self.drop_path * epoch / epochs
         seed_epoch(self.seed, epoch, self.global_rank)
-        self.log("lr", lr)
+        self.log("lr", lr, rank_zero_only=True)
 
     def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
         """Cross-entropy, with the auxiliary head's."""
@@ -132,7 +132,8 @@ class DARTSTraining(RecipeModule):
         loss = F.cross_entropy(logits, labels, label_smoothing=self.smoothing)
         if extra is not None:
             loss = loss + self.auxiliary * F.cross_entropy(extra, labels, label_smoothing=self.smoothing)
-        self.log("train_loss", loss.detach(), on_step=False, on_epoch=True, prog_bar=True, batch_size=len(images))
+        told: dict[str, Any] = {"on_step": False, "on_epoch": True, "batch_size": len(images), "sync_dist": True}
+        self.log("train_loss", loss.detach(), prog_bar=True, **told)
         return loss
 
     def validation_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:

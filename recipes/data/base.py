@@ -35,7 +35,7 @@ class ImageData(L.LightningDataModule):
         repeats: repeated augmentation: how often an image comes up in an epoch (which stays as long).
         seed: of the order of images, of ``held_out``, and of images made up.
         fake: make images up on the spot, for a dry run of a whole schedule; needs no ``path``.
-        fake_samples: how many for each split.
+        fake_samples: how many for each split and process.
 
     Raises:
         InputError: an argument makes no sense; in ``setup``: the data is not there, and where it is to be had.
@@ -57,7 +57,7 @@ class ImageData(L.LightningDataModule):
         repeats: int = 1,
         seed: int = 0,
         fake: bool = False,
-        fake_samples: int = 4,
+        fake_samples: int = 2,
     ) -> None:
         super().__init__()
         for name, value, least in (
@@ -89,8 +89,9 @@ class ImageData(L.LightningDataModule):
     def made_up(self, split: Split) -> Any:
         """A data set of noise, of the data's size and classes."""
         size = (3, self.image_size, self.image_size)
-        offset = self.seed + (split == "test") * self.fake_samples
-        return FakeData(self.fake_samples, size, self.num_classes, random_offset=offset)
+        number = self.fake_samples * (self.trainer.world_size if self.trainer else 1)
+        offset = self.seed + (split == "test") * number
+        return FakeData(number, size, self.num_classes, random_offset=offset)
 
     def folder(self) -> Path:
         """The path that was given.

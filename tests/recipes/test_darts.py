@@ -228,6 +228,107 @@ def test_a_resumed_run_is_the_undisturbed_one_bit_for_bit(workers, whole, tmp_pa
     assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
 
 
+STAGES = {
+    "cifar10 in bfloat16": (train_cifar10, ["--trainer.precision", "bf16-mixed"]),
+    "imagenet": (train_imagenet, ["--trainer.max_epochs", "6"]),
+}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_stage_resumes_to_the_same_weights(stage, tmp_path):
+    main, more = STAGES[stage][0].main, STAGES[stage][1]
+    if stage == "imagenet":
+        more = [*more, "--data.transforms.size", "64", "--data.transforms.resize", "72", "--model.auxiliary", "0"]
+    assert main(command(tmp_path / "whole", *more)) == 0
+    assert main(command(tmp_path / "halves", *more, "--stop_after", "3")) == 0
+    assert main(command(tmp_path / "halves", *more, "--ckpt_path", "last")) == 0
+    before, after = weights(tmp_path / "whole"), weights(tmp_path / "halves")
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    name = "train_loss"
+    found, expected = rows(tmp_path / "halves"), rows(tmp_path / "whole")
+    assert {epoch: row[name] for epoch, row in found.items()} == {epoch: row[name] for epoch, row in expected.items()}
+
+
+def test_half_precision_on_a_cpu_is_lightnings_bfloat16(tmp_path):
+    """Its float16 needs CUDA; Lightning says so and takes bfloat16, and so the checkpoint has it."""
+    with pytest.warns(UserWarning, match="AMP with fp16 is not supported on CPU"):
+        assert train_cifar10.main(command(tmp_path, "--trainer.precision", "16-mixed", "--stop_after", "1")) == 0
+    saved = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
+    assert saved["recipe"]["training"]["precision"] == "bf16-mixed"
+    with pytest.raises(InputError, match="precision is 'bf16-mixed' there, '32-true' here"):
+        train_cifar10.main(command(tmp_path, "--ckpt_path", "last"))
+
+
+def test_a_dry_run_passes_through_the_whole_schedule(tmp_path, capsys):
+    args = ["--data.fake", "true", "--out", str(tmp_path), "--model.lr_batch", "96", "--fake_epochs", "4"]
+    assert train_cifar10.main([*SMALL, *QUIET, *args]) == 0
+    said = capsys.readouterr().out.splitlines()
+    shown = [line for line in said if line.startswith("epoch ")]
+    epochs = [0, 1, 200, 399, 598, 599]
+    assert shown == [
+        f"epoch {e + 1} of 600: learning rate {learning_rate('cosine', 0.025, e, 600):.3g}, "
+        f"drop path {0.2 * e / 600:.3g}"
+        for e in epochs
+    ]
+    assert sorted(rows(tmp_path)) == epochs
+    assert "600 of 600 epochs (6 trained, on made-up images)" in said[-1]
+    assert torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 6
+    with pytest.raises(InputError, match="fake is True there, False here"):
+        train_cifar10.main([*command(tmp_path), "--ckpt_path", "last", "--trainer.max_epochs", "600"])
+    with pytest.raises(InputError, match="fake_epochs 1"):
+        train_cifar10.main([*SMALL, *QUIET, *args, "--fake_epochs", "1"])
+
+
+def test_a_dry_run_that_was_stopped_goes_on(tmp_path):
+    args = [*SMALL, *QUIET, "--data.fake", "true", "--fake_epochs", "4"]
+    assert train_cifar10.main([*args, "--out", str(tmp_path / "whole")]) == 0
+    assert train_cifar10.main([*args, "--out", str(tmp_path / "halves"), "--stop_after", "200"]) == 0
+    assert sorted(rows(tmp_path / "halves")) == [0, 1, 200]
+    assert train_cifar10.main([*args, "--out", str(tmp_path / "halves"), "--ckpt_path", "last"]) == 0
+    assert sorted(rows(tmp_path / "halves")) == sorted(rows(tmp_path / "whole"))
+    before, after = weights(tmp_path / "whole"), weights(tmp_path / "halves")
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_tensorboard_and_csv_receive_numbers_picture_and_table(tmp_path):
+    from tests.report.test_loggers import events
+
+    pytest.importorskip("tensorboardX")
+    loggers = "[{class_path: TensorBoardLogger, init_args: {save_dir: runs, name: board}}, "
+    loggers += "{class_path: CSVLogger, init_args: {save_dir: runs, name: csv}}]"
+    assert train_cifar10.main(command(tmp_path, "--trainer.logger", loggers, "--stop_after", "2")) == 0
+    found = {}
+    for step, tag, value in events(tmp_path / "board"):
+        found.setdefault(tag, []).append((step, value))
+    csv_rows = rows(tmp_path)
+    for name in ("train_loss", "val_loss", "val_acc", "lr"):
+        board = [value.simple_value for _, value in found[name]]
+        assert board == pytest.approx([float(csv_rows[epoch][name]) for epoch in (0, 1)], rel=1e-6)
+    assert [step for step, _ in found["lswag/lswag"]] == [0]
+    assert {"lswag/picture", "lswag/table/text_summary"} <= found.keys()
+
+
+def test_the_overlay_of_tensorboard_runs(tmp_path):
+    from tests.report.test_loggers import events
+
+    pytest.importorskip("tensorboardX")
+    more = ["--config", str(CONFIGS / "tensorboard.yaml"), "--trainer.max_epochs", "1"]
+    assert train_cifar10.main(command(tmp_path, *more)) == 0
+    assert {"train_loss", "lswag/lswag"} <= {tag for _, tag, _ in events(tmp_path / "tensorboard")}
+    assert not rows(tmp_path)
+
+
+def test_the_overlay_of_wandb_runs_offline(tmp_path, monkeypatch):
+    wandb = pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    more = ["--config", str(CONFIGS / "wandb.yaml"), "--trainer.max_epochs", "1"]
+    assert train_cifar10.main(command(tmp_path, *more)) == 0
+    summary = dict(wandb.run.summary)
+    wandb.finish()
+    assert summary["lswag/lswag"] > 0 and {"train_loss", "val_acc", "lr"} <= summary.keys()
+    assert list(tmp_path.glob("wandb/offline-run-*/*.wandb"))
+
+
 def test_the_callback_scores_before_the_first_step(whole):
     found = [row for file in whole.glob("csv/*/metrics.csv") for row in csv.DictReader(file.open())]
     assert [float(row["lswag/lswag"]) > 0 for row in found if row["lswag/lswag"]] == [True]
@@ -355,6 +456,12 @@ def test_the_evaluation_is_a_loop_over_the_test_images(whole, tmp_path, capsys):
     assert "note" not in capsys.readouterr().out
     assert evaluate.main([*args, "--data.transforms", "recipes.data.Plain", "--data.transforms.size", "36"]) == 0
     assert "note: images come in another form" in capsys.readouterr().out
+
+
+def test_an_evaluation_in_several_processes_is_refused(whole, tmp_path):
+    args = ["--model.checkpoint", str(whole / "checkpoints" / "last.ckpt"), *QUIET[:4], "--out", str(tmp_path), *DATA]
+    with pytest.raises(InputError, match="2 processes"):
+        evaluate.main([*args, "--trainer.devices", "2"])
 
 
 @pytest.mark.parametrize(
