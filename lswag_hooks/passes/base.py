@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import contextlib
+import functools
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeAlias
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
+from lswag_hooks import parts
 from lswag_hooks.batch import Batch
 from lswag_hooks.errors import InputError
 from lswag_hooks.hooks.session import Mode, ProbeSession
-from lswag_hooks.objective import Objective
+from lswag_hooks.objective import Objective, forward
+
+Read: TypeAlias = Callable[[Any], Any]
 
 
 class Undefined(Exception):
@@ -45,6 +51,48 @@ class Pass:
         raise NotImplementedError
 
 
+@dataclass(frozen=True)
+class Reading(Pass):
+    """A pass that reads one forward pass of the whole batch: those that leave the weights as they are read the same."""
+
+    @property
+    def shares(self) -> bool:
+        """Whether others may read the same forward pass."""
+        return True
+
+    def watch(self, session: ProbeSession, batch: Batch, inputs: Any, stack: contextlib.ExitStack) -> Read:
+        """Make ready for the forward pass.
+
+        Args:
+            session: open on the model.
+            batch: the samples.
+            inputs: of the forward pass; real numbers among them are leaves of its graph.
+            stack: for what is to be open while it runs.
+
+        Returns:
+            What turns the model's outputs into what :meth:`run` returns, and keeps the graph.
+        """
+        raise NotImplementedError
+
+    def run(self, session: ProbeSession, batch: Batch, objective: Objective) -> Any:
+        """What a forward pass of its own shows."""
+        (found,) = _read(session, batch, [self])
+        return found()
+
+
+def _read(session: ProbeSession, batch: Batch, readers: Sequence[Reading]) -> list[Callable[[], Any]]:
+    """One forward pass under the eyes of all readers; for each what gives its result."""
+    inputs = parts.mapped(batch.inputs, _leaf)
+    with contextlib.ExitStack() as stack:
+        reads = [reader.watch(session, batch, inputs, stack) for reader in readers]
+        outputs = forward(session.model, parts.mapped(inputs, torch.clone))  # copies: a model may work in place
+    return [functools.partial(read, outputs) for read in reads]
+
+
+def _leaf(tensor: Tensor) -> Tensor:
+    return tensor.detach().clone().requires_grad_() if tensor.is_floating_point() else tensor
+
+
 @dataclass
 class Passed:
     """What the passes showed, why some showed nothing, and which of these broke down and may not do so again."""
@@ -65,7 +113,8 @@ def run_passes(
 ) -> Passed:
     """Run each pass once, in a session of its own, so that none sees what another one changed or drew.
 
-    A pass that fails takes only its own proxies with it; an interruption gets through.
+    Those that only read the same forward pass share that, and its session. A pass that fails takes only its own proxies
+    with it; an interruption gets through.
 
     Args:
         model: is put back after each pass.
@@ -77,7 +126,17 @@ def run_passes(
         refused: why passes that read the whole batch cannot be run, if so.
     """
     result = Passed()
-    for wanted in dict.fromkeys(passes):
+    passes = dict.fromkeys(passes)
+    readers = [one for one in passes if isinstance(one, Reading) and one.shares and not refused]
+    if len(readers) > 1:
+        # whatever fails is tried alone below: a checkpointed segment, for one, can be gone back through only once
+        with contextlib.suppress(Exception), ProbeSession(model, mode, seed) as session:
+            for reader, read in zip(readers, _read(session, batch, readers), strict=True):
+                with contextlib.suppress(Exception):
+                    result.found[reader] = read()
+    for wanted in passes:
+        if wanted in result.found:
+            continue
         if refused and wanted.reads_batch:
             result.reasons[wanted] = f"the pass {wanted.need!r} {refused}"
             continue
