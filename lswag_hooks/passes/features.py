@@ -18,7 +18,7 @@ from lswag_hooks.hooks.activations import ActivationCall, ActivationCapture
 from lswag_hooks.hooks.calls import CallStack
 from lswag_hooks.hooks.session import ProbeSession
 from lswag_hooks.passes.base import Read, Reading, Undefined
-from lswag_hooks.passes.common import CONVOLUTIONS, WEIGHTED, watched
+from lswag_hooks.passes.common import CONVOLUTIONS, WEIGHTED, exact, watched
 from lswag_hooks.passes.draws import Init, generator, redraw, signs_like
 
 INPUT = ":input"
@@ -169,12 +169,8 @@ def _rows(feature: Tensor, tokens: bool) -> Tensor:
     return feature.flatten(0, -2) if tokens else feature.transpose(0, 1).flatten(1).T
 
 
-def _exact(tensor: Tensor) -> Tensor:
-    return tensor if tensor.device.type == "mps" else tensor.double()
-
-
 def _spectrum(feature: Tensor, tokens: bool) -> Tensor:
-    rows = _exact(_rows(feature, tokens))
+    rows = exact(_rows(feature, tokens))
     rows = rows - rows.mean(0)
     spectrum: Tensor = torch.linalg.eigvalsh((rows.T @ rows).cpu() / len(rows))
     return spectrum
@@ -195,5 +191,5 @@ def _gain(before: Tensor, after: Tensor, source: torch.Generator, tokens: bool) 
     ins, outs = _rows(back, tokens), _rows(signs, tokens)
     if len(ins) != len(outs):
         return None  # positions were merged in a way that has no stride
-    product = _exact(ins).T @ _exact(outs) / len(outs)
+    product = exact(ins).T @ exact(outs) / len(outs)
     return float(torch.linalg.matrix_norm(product.cpu(), 2))

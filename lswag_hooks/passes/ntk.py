@@ -12,7 +12,7 @@ from lswag_hooks.batch import Batch
 from lswag_hooks.hooks.session import ProbeSession
 from lswag_hooks.objective import Objective
 from lswag_hooks.passes.base import Pass, Undefined
-from lswag_hooks.passes.common import predict
+from lswag_hooks.passes.common import exact, predict
 from lswag_hooks.passes.draws import Init, generator, redraw
 
 
@@ -50,7 +50,6 @@ class TangentKernel(Pass):
         for row in rows:
             reached = [gradient for gradient in row if gradient is not None]
             if len(reached) == len(row):
-                jacobian = torch.stack([gradient.flatten() for gradient in reached])
-                jacobian = jacobian if jacobian.device.type == "mps" else jacobian.double()
+                jacobian = exact(torch.stack([gradient.flatten() for gradient in reached]))
                 kernel += (jacobian @ jacobian.T).double().cpu()
         return kernel
