@@ -2,6 +2,7 @@
 
     python benchmarks/correlations.py DATA --out OUT                 # everything: hours; stop and go on at will
     python benchmarks/correlations.py DATA --out OUT nb201 nb301     # some
+    python benchmarks/correlations.py DATA --out OUT nb201 --every --architectures 200   # all proxies, fewer networks
 
 DATA holds ``benchmarks/`` (tables of NAS-Bench-Suite-Zero), ``vit/`` (AutoFormer accuracies), ``timm/``, ``images/``.
 """
@@ -22,9 +23,11 @@ from lswag_hooks.agreement import BASELINES, Agreement
 from lswag_hooks.benchmark import Benchmark
 from lswag_hooks.correlating import correlate
 from lswag_hooks.measured import figures_of
+from lswag_hooks.proxies import proxy_class
 from lswag_hooks.spaces import Space
 from lswag_hooks.spaces.autoformer import AutoFormerSpace, network, parse
 
+REPEATS = {"singles", "draws", "ntk", "graph"}  # passes of a sample, a mini-batch or a layer each
 PLAIN = ("lswag", "lswag_robust", "zico", "swap", "nwot")
 CIFAR, IMAGENET = "images/cifar10_png_sample.npz", "images/imagenet_224_64.npz"
 
@@ -108,8 +111,23 @@ def about(name: str) -> dict[str, object]:
     }
 
 
-def proxies(variants: bool) -> list:
-    asked = list(PLAIN)
+def every() -> list[str]:
+    """Proxies whose cost is a fixed number of passes, but for the one that needs constants of a space."""
+    names = (name for name in lh.list_proxies() if not proxy_class(name).needs & REPEATS)
+    return [name for name in names if name not in (*BASELINES, "reg_swap")]
+
+
+def merged(stored: dict | None, fresh: dict) -> dict:
+    """Figures of one table; those of proxies that were measured on fewer networks only say on how many."""
+    if stored is None or fresh["networks"] >= stored["networks"]:
+        return fresh | {"proxies": (stored or {"proxies": {}})["proxies"] | fresh["proxies"]}
+    fewer = {name: found | {"networks": fresh["networks"]} for name, found in fresh["proxies"].items()}
+    measured_on_all = {name: found for name, found in stored["proxies"].items() if "networks" not in found}
+    return stored | {"proxies": stored["proxies"] | fewer | measured_on_all}
+
+
+def proxies(variants: bool, whole: bool = False) -> list:
+    asked = every() if whole else list(PLAIN)
     if variants:
         for pairing in ("percentile", "feeding", "total"):
             asked.append(lh.LSWAG(pairing=pairing, label=f"lswag {pairing}"))
@@ -121,7 +139,7 @@ def proxies(variants: bool) -> list:
     return asked
 
 
-def run(name: str, data: pathlib.Path, out: pathlib.Path, variants: bool, architectures: int | None) -> Agreement:
+def run(name: str, data: pathlib.Path, out: pathlib.Path, asked: list, architectures: int | None) -> Agreement:
     one = EXPERIMENTS[name]
     torch.set_num_threads(1)
     size = None if one.side is None else (3, one.side, one.side)
@@ -131,7 +149,7 @@ def run(name: str, data: pathlib.Path, out: pathlib.Path, variants: bool, archit
         return correlate(
             one.space,
             batch,
-            proxies(variants),
+            asked,
             benchmark=Benchmark.load(data / one.table),
             task=one.task,
             architectures=one.architectures if architectures is None else architectures,
@@ -169,19 +187,21 @@ if __name__ == "__main__":
     parser.add_argument("--out", type=pathlib.Path, required=True)
     parser.add_argument("--architectures", type=int)
     parser.add_argument("--variants", action="store_true", help="other pairings and other forms of lswag_robust too")
+    parser.add_argument("--every", action="store_true", help="all proxies that need no repeated passes")
     parser.add_argument("--save", type=pathlib.Path, help="put the figures into this JSON file, beside what it has")
     options = parser.parse_intermixed_args()
     options.out.mkdir(parents=True, exist_ok=True)
-    found = {}
+    found, asked = {}, proxies(options.variants, options.every)
+    kept = every() if options.every else PLAIN
     for name in options.names:
-        found[name] = run(name, options.data, options.out, options.variants, options.architectures)
+        found[name] = run(name, options.data, options.out, asked, options.architectures)
         found[name].save(options.out / name)
         print(markdown({name: found[name]}), flush=True)
         for remark in found[name].remarks():
             print(remark, flush=True)
         if options.save:
             stored = json.loads(options.save.read_text()) if options.save.exists() else {}
-            stored[name] = figures_of(found[name], PLAIN, about(name))
+            stored[name] = merged(stored.get(name), figures_of(found[name], kept, about(name)))
             options.save.write_text(json.dumps(stored, indent=1) + "\n")
         if found[name].interrupted:  # in random order: those that were done are a fair sample
             break

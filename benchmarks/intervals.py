@@ -19,7 +19,7 @@ import warnings
 
 import numpy as np
 import torch
-from correlations import EXPERIMENTS, Experiment, run
+from correlations import EXPERIMENTS, Experiment, proxies, run
 
 import lswag_hooks as lh
 from lswag_hooks.benchmark import Benchmark
@@ -88,7 +88,7 @@ def main() -> None:
     print("|---" * 8 + "|")
     for name in options.names:
         one = EXPERIMENTS[name]
-        found = run(name, options.data, options.out, True, options.architectures)
+        found = run(name, options.data, options.out, proxies(variants=True), options.architectures)
         tenths = (
             found.scores[[f"lswag tenth {tenth}" for tenth in range(BINS)]].loc[found.complete].fillna(0).to_numpy()
         )

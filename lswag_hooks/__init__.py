@@ -1,5 +1,6 @@
 """Say how good a network will be before it is trained: L-SWAG, LIBRA and other zero-cost proxies for PyTorch."""
 
+from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 from lswag_hooks.agreement import Agreement
@@ -23,7 +24,10 @@ from lswag_hooks.trust import Trust, trust
 if TYPE_CHECKING:
     from lswag_hooks.callbacks import CandidateRejected, LSWAGCallback
 
-__version__ = "0.1.0"
+try:
+    __version__ = version("lswag-hooks")
+except PackageNotFoundError:  # read from a folder that was never installed
+    __version__ = "0.1.dev0"
 
 __all__ = [
     "LSWAG",

@@ -52,10 +52,15 @@ class Agreement:
         """Columns that are proxies of their own, not tenths of one."""
         return [name for name in self.scores if name not in TENTHS]
 
+    @property
+    def answered(self) -> list[str]:
+        """Proxies that gave a value on any network; others are not defined in this space."""
+        return [name for name in self.proxies if self.scores[name].notna().any()]
+
     @cached_property
     def complete(self) -> pd.Index:
-        """Architectures for which every proxy gave a value."""
-        return self.scores[self.proxies].dropna().index
+        """Architectures for which every proxy gave a value, of those that gave any."""
+        return self.scores[self.answered].dropna().index if self.answered else self.scores.index[:0]
 
     @cached_property
     def estimates(self) -> dict[str, dict[str, Estimate]]:
@@ -124,9 +129,11 @@ class Agreement:
         """What was left out, and what to know, a line each."""
         total = len(self.scores)
         said = [f"over the {len(self.complete)} of {total} networks for which every proxy gave a value"]
+        said += [f"no value on any network: {name}" for name in self.proxies if name not in self.answered]
         counted: dict[str, int] = {}
-        for reason in self.reasons.values():
-            counted[reason] = counted.get(reason, 0) + 1
+        for name, reason in self.reasons.items():
+            if name not in self.complete:
+                counted[reason] = counted.get(reason, 0) + 1
         said += [f"left out: {number} networks: {reason}" for reason, number in counted.items()]
         if self.interrupted:
             said.append("interrupted: what is shown is of the networks scored so far; the same command goes on")
@@ -152,7 +159,7 @@ class Agreement:
         if plots and len(self.complete):
             from lswag_hooks.report import plots as pictures
 
-            chosen = self.scores.loc[self.complete, self.proxies]
+            chosen = self.scores.loc[self.complete, self.answered]
             columns = {
                 name: (chosen[name] if self.higher_is_better.get(name, True) else -chosen[name]).tolist()
                 for name in chosen

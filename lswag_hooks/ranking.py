@@ -26,7 +26,7 @@ from lswag_hooks.keeping import Keeper
 from lswag_hooks.memory import parse_bytes
 from lswag_hooks.models import family
 from lswag_hooks.objective import Reduction
-from lswag_hooks.proxies import LSWAG, FLOPs, Missing, Observation, Proxy, resolve_proxies
+from lswag_hooks.proxies import LSWAG, Backbone, FLOPs, Missing, Observation, Proxy, resolve_proxies
 from lswag_hooks.results import ScoreResult
 from lswag_hooks.standings import Ranking, Row, summarise
 from lswag_hooks.store import Store
@@ -156,10 +156,10 @@ def rank(
     if fixed:
         notes.append(f"{named(fixed)}: a module as it is has one draw of its weights, and no spread. Give a factory.")
     families = list(dict.fromkeys(one for c in listed if c.name in outcomes and (one := family(c.spec)) is not None))
-    if len(families) > 1:
+    if len(families) > 1 and not any(isinstance(proxy, Backbone) for proxy in wanted):
         notes.append(
-            f"candidates of {len(families)} families ({named(families)}): across families scores say little that "
-            "parameters do not say. Compare within one, and see `lswag trust`."
+            f"candidates of {len(families)} families ({named(families)}): across families parameters say more than "
+            "scores. Compare within one, or rank by the proxy backbone with init wake, and see `lswag trust`."
         )
     settings = {
         "proxies": {proxy.key: {"proxy": proxy.name, **proxy.settings()} for proxy in wanted},

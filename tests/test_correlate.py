@@ -257,3 +257,16 @@ def test_proxies_are_compared_on_the_same_networks():
     scores = pd.DataFrame({"a": [1.0, 2, 3, 4, 5, 6, 7], "b": [1.0, 2, 3, np.nan, 5, 6, 7]}, index=list("abcdefg"))
     found = Agreement(scores, pd.Series(range(7), index=list("abcdefg"), dtype=float), {"d": "no"}, resamples=20)
     assert {estimate["spearman"].pairs for estimate in found.estimates.values()} == {6}
+
+
+def test_a_proxy_without_any_value_does_not_take_the_others_networks(tmp_path):
+    names = list("abcdefg")
+    scores = pd.DataFrame({"a": [1.0, 2, 3, 4, 5, 6, np.nan], "none": np.nan}, index=names)
+    reasons = dict.fromkeys(names, "none: not defined") | {"g": "disconnected"}
+    found = Agreement(scores, pd.Series(range(7), index=names, dtype=float), reasons, resamples=20)
+    assert list(found.complete) == names[:6] and found.estimates["a"]["spearman"].pairs == 6
+    assert np.isnan(found.estimates["none"]["spearman"].value)
+    assert (
+        "no value on any network: none" in found.remarks() and "left out: 1 networks: disconnected" in found.remarks()
+    )
+    assert (tmp_path / "scores.png") in found.save(tmp_path)

@@ -300,6 +300,8 @@ def test_families_are_a_note():
     mixed = rank(["timm/test_resnet", "timm/test_vit"], digits, "params", image_size=None)
     assert any("2 families" in note for note in mixed.notes)
     assert not any("families" in note for note in rank({"a": narrow, "b": wide}, digits, "params").notes)
+    joined = rank(["timm/test_resnet", "timm/test_vit"], digits, "backbone", init="wake", image_size=None)
+    assert not any("families" in note for note in joined.notes)
 
 
 def test_to_dict_is_json_and_to_csv_is_read_back(batch, tmp_path):

@@ -13,7 +13,7 @@ from torch import nn
 from lswag_hooks import LSWAG, Batch, InputError, LSWAGRobust, RegSwap, UnsupportedError, ZiCo, list_proxies, score
 from lswag_hooks.objective import resolve_objective
 from lswag_hooks.observe import Settings, observe
-from lswag_hooks.proxies import resolve_proxies
+from lswag_hooks.proxies import Backbone, resolve_proxies
 
 N, CLASSES = 12, 4
 
@@ -163,6 +163,20 @@ def test_lswag_robust_by_a_plain_loop(mean, interval):
     proxy = LSWAGRobust(mean=mean, interval=interval)
     assert score(net, batch, proxy, mode="eval")["lswag_robust"] == pytest.approx(wanted, rel=1e-9)
     assert score(net, batch, [LSWAG(), proxy], mode="eval")["lswag_robust"] == pytest.approx(wanted, rel=1e-9)
+
+
+def test_backbone_is_the_product_of_size_and_lswag():
+    net, batch = cnn(), make_batch()
+    found = score(net, batch, "backbone,lswag,params")
+    assert found["backbone"] == pytest.approx(math.log(found["params"] * found["lswag"]), rel=1e-12)
+    part = score(net, batch, [Backbone(interval=(5, 9)), LSWAG(interval=(5, 9))])
+    assert part["backbone"] == pytest.approx(math.log(found["params"] * part["lswag"]), rel=1e-12)
+
+
+def test_backbone_has_no_value_where_lswag_is_not_positive():
+    net, batch = cnn(), make_batch()
+    found = score(net, batch, "lswag,backbone", loss=lambda outputs, targets: 1e12 * F.cross_entropy(outputs, targets))
+    assert found["lswag"] < 0 and math.isnan(found["backbone"]) and "no logarithm" in found.reasons["backbone"]
 
 
 @pytest.mark.parametrize("factor", [1e-3, 1e3])
@@ -324,6 +338,22 @@ def test_shared_parameters_are_counted_once():
     assert found["params"] == 36 + 12
     assert found["flops"] == 2 * 36
     assert found["l2_norm"] == pytest.approx(float(net[0].weight.norm()), rel=1e-6)
+
+
+class Token(nn.Module):
+    """Hands a view of a parameter to a module, as timm's PiT does: torch's counter alone fails on it."""
+
+    def __init__(self):
+        super().__init__()
+        self.token = nn.Parameter(torch.zeros(1, 6))
+        self.join, self.last = nn.Bilinear(6, 6, 6), nn.Linear(6, 4)
+
+    def forward(self, x):
+        return self.last(self.join(x, self.token.expand(len(x), -1)))
+
+
+def test_flops_where_a_parameter_is_handed_to_a_module():
+    assert score(Token(), make_batch(shape=(6,), dtype=torch.float32), "flops")["flops"] >= 6 * 4
 
 
 @pytest.mark.parametrize("batches", [2, 64])

@@ -2,6 +2,7 @@
 
 from lswag_hooks.proxies import (
     az_nas,
+    backbone,
     counts,
     curvature,
     flows,
@@ -14,6 +15,7 @@ from lswag_hooks.proxies import (
     patterns,
 )
 from lswag_hooks.proxies.az_nas import AZComplexity, AZExpressivity, AZProgressivity, AZTrainability
+from lswag_hooks.proxies.backbone import Backbone
 from lswag_hooks.proxies.base import Missing, Observation, OwnPass, Proxy
 from lswag_hooks.proxies.counts import Depth, FLOPs, LogSize, Params
 from lswag_hooks.proxies.curvature import GSNR, GradSign, GraSP, XiGSNR
@@ -27,7 +29,7 @@ from lswag_hooks.proxies.noise import Zen
 from lswag_hooks.proxies.patterns import NWOT, RegSwap, Swap
 from lswag_hooks.proxies.registry import list_proxies, proxy_class, register_proxy, resolve_proxies
 
-_FAMILIES = (lswag, gradients, patterns, counts, flows, jacobians, curvature, noise, kernels, az_nas, graphs)
+_FAMILIES = (lswag, backbone, gradients, patterns, counts, flows, jacobians, curvature, noise, kernels, az_nas, graphs)
 for _module in _FAMILIES:  # the order of `lswag proxies`
     for _class in _module.PROXIES:
         register_proxy(_class)
@@ -43,6 +45,7 @@ __all__ = [
     "AZExpressivity",
     "AZProgressivity",
     "AZTrainability",
+    "Backbone",
     "Depth",
     "FLOPs",
     "Fisher",
