@@ -60,7 +60,8 @@ def test_proxies_that_need_equal_passes_share_one(monkeypatch):
         (["jacov", "az_trainability"], 1),
         (["az_expressivity", AZExpressivity(features=("0", "2"), label="named"), "epe_nas"], 1),
         (["jacov", AZTrainability(init="kaiming")], 2),  # other weights
-        (["jacov", "snip"], 2),  # the main pass is not read by others
+        (["jacov", "snip", "az_expressivity"], 1),  # the main pass
+        (["jacov", "swap", AZTrainability(init="kaiming")], 2),
     ],
 )
 def test_passes_that_read_the_network_as_it_is_share_a_forward_pass(asked, forwards):
@@ -97,10 +98,13 @@ class Spending(nn.Module):
         return self.inner[1:](Spent.apply(self.inner[0](x)))
 
 
-def test_passes_that_cannot_share_a_forward_pass_take_one_each():
+@pytest.mark.parametrize("others", [[], ["snip"]])
+def test_passes_that_cannot_share_a_forward_pass_take_one_each(others):
     asked = ["jacov", AZTrainability(features=("inner.0", "inner.1"))]
-    found, plain = score(Spending(), make_batch(), asked), score(cnn(), make_batch(), "jacov")
-    assert not found.reasons and found["jacov"] == plain["jacov"]
+    found = score(Spending(), make_batch(), [*asked, *others])
+    assert not found.reasons
+    for name in ("jacov", *others):
+        assert found[name] == score(cnn(), make_batch(), name)[name]
 
 
 class Prepared(nn.Module):
@@ -121,7 +125,8 @@ def test_shared_gradients_of_the_inputs_show_in_no_feature():
     kept, alone = batch.inputs.clone(), score(net, batch, asked)["az_trainability"]
     with ProbeSession(net) as session:
         assert len(asked.passes[0].run(session, batch, None).gains) == 2  # from inner.0 and from inner.1
-    assert score(net, batch, ["jacov", asked])["az_trainability"] == alone
+    for others in (["jacov"], ["jacov", "lswag"], ["lswag"]):
+        assert score(net, batch, [*others, asked])["az_trainability"] == alone
     assert torch.equal(batch.inputs, kept)
 
 
@@ -170,9 +175,19 @@ def test_interruption_gets_through(monkeypatch):
     def interrupt(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Jacobian, "run", interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        score(cnn(), make_batch(), ["jacov", "snip"])
+    monkeypatch.setattr(Jacobian, "watch", interrupt)
+    for asked in (["jacov"], ["jacov", "snip"], ["jacov", "az_expressivity"]):
+        with pytest.raises(KeyboardInterrupt):
+            score(cnn(), make_batch(), asked)
+
+
+def test_loss_that_changes_what_it_is_given_is_not_read_along():
+    def loss(outputs, targets):
+        return F.cross_entropy(outputs.mul_(targets[0] + 3), targets)
+
+    found = score(cnn(), make_batch(), ["jacov", "snip"], loss=loss)
+    assert found["jacov"] == score(cnn(), make_batch(), "jacov")["jacov"]
+    assert found["snip"] == score(cnn(), make_batch(), "snip", loss=loss)["snip"]
 
 
 def test_unmerged_passes_are_refused_where_processes_share_a_batch():

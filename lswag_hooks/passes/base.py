@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeAlias
 
@@ -66,7 +66,7 @@ class Reading(Pass):
         Args:
             session: open on the model.
             batch: the samples.
-            inputs: of the forward pass; real numbers among them are leaves of its graph.
+            inputs: of the forward pass; real numbers among them require a gradient.
             stack: for what is to be open while it runs.
 
         Returns:
@@ -76,17 +76,33 @@ class Reading(Pass):
 
     def run(self, session: ProbeSession, batch: Batch, objective: Objective) -> Any:
         """What a forward pass of its own shows."""
-        (found,) = _read(session, batch, [self])
-        return found()
+        _, (read,) = look(session, batch, [self], parts.mapped(batch.inputs, _leaf))
+        return read()
 
 
-def _read(session: ProbeSession, batch: Batch, readers: Sequence[Reading]) -> list[Callable[[], Any]]:
-    """One forward pass under the eyes of all readers; for each what gives its result."""
-    inputs = parts.mapped(batch.inputs, _leaf)
+def look(
+    session: ProbeSession, batch: Batch, readers: Sequence[Reading], inputs: Any
+) -> tuple[Any, list[Callable[[], Any]]]:
+    """One forward pass under the eyes of all readers: its outputs, and for each reader what gives its result.
+
+    Args:
+        session: open on the model.
+        batch: the samples.
+        readers: passes that read it.
+        inputs: those of the batch, real numbers requiring a gradient.
+
+    Raises:
+        Undefined: before the forward pass, one of them shows nothing for such inputs.
+    """
     with contextlib.ExitStack() as stack:
         reads = [reader.watch(session, batch, inputs, stack) for reader in readers]
         outputs = forward(session.model, parts.mapped(inputs, torch.clone))  # copies: a model may work in place
-    return [functools.partial(read, outputs) for read in reads]
+    return outputs, [functools.partial(read, outputs) for read in reads]
+
+
+def readers_of(passes: Iterable[Pass]) -> list[Reading]:
+    """Passes that may read one and the same forward pass."""
+    return [one for one in dict.fromkeys(passes) if isinstance(one, Reading) and one.shares]
 
 
 def _leaf(tensor: Tensor) -> Tensor:
@@ -110,6 +126,7 @@ def run_passes(
     mode: Mode = "score",
     seed: int | None = None,
     refused: str = "",
+    found: Mapping[Pass, Any] | None = None,
 ) -> Passed:
     """Run each pass once, in a session of its own, so that none sees what another one changed or drew.
 
@@ -124,14 +141,16 @@ def run_passes(
         mode: of the sessions.
         seed: of the sessions.
         refused: why passes that read the whole batch cannot be run, if so.
+        found: what some of them showed already.
     """
-    result = Passed()
-    passes = dict.fromkeys(passes)
-    readers = [one for one in passes if isinstance(one, Reading) and one.shares and not refused]
+    result = Passed(dict(found or {}))
+    passes = [one for one in dict.fromkeys(passes) if one not in result.found]
+    readers = [] if refused else readers_of(passes)
     if len(readers) > 1:
         # whatever fails is tried alone below: a checkpointed segment, for one, can be gone back through only once
         with contextlib.suppress(Exception), ProbeSession(model, mode, seed) as session:
-            for reader, read in zip(readers, _read(session, batch, readers), strict=True):
+            _, reads = look(session, batch, readers, parts.mapped(batch.inputs, _leaf))
+            for reader, read in zip(readers, reads, strict=True):
                 with contextlib.suppress(Exception):
                     result.found[reader] = read()
     for wanted in passes:

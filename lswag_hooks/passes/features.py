@@ -16,6 +16,7 @@ from lswag_hooks import parts
 from lswag_hooks.batch import Batch
 from lswag_hooks.hooks.activations import ActivationCall, ActivationCapture
 from lswag_hooks.hooks.calls import CallStack
+from lswag_hooks.hooks.graph import Node
 from lswag_hooks.hooks.session import ProbeSession
 from lswag_hooks.passes.base import Read, Reading, Undefined
 from lswag_hooks.passes.common import CONVOLUTIONS, WEIGHTED, exact, watched
@@ -91,7 +92,7 @@ class Features(Reading):
 
         stack.enter_context(watched(model, see))
         stack.enter_context(ActivationCapture(stack.enter_context(CallStack(model)), consume))
-        leaves = [tensor for _, tensor in parts.tensors(inputs, "inputs")]
+        given = [tensor for _, tensor in parts.tensors(inputs, "inputs")]
 
         def read(outputs: Any) -> FeaturesSeen:
             chosen = found
@@ -105,7 +106,7 @@ class Features(Reading):
             gains = [
                 _gain(before, after, source, sequences)
                 for before, after in itertools.pairwise(chosen)
-                if before is not after and _learned(before, leaves)
+                if before is not after and _learned(before, given)
             ]
             spectra = [_spectrum(one.detach(), sequences) for one in chosen]
             return FeaturesSeen(spectra, [gain for gain in gains if gain is not None], sequences)
@@ -113,16 +114,17 @@ class Features(Reading):
         return read
 
 
-def _learned(feature: Tensor, leaves: list[Tensor]) -> bool:
+def _learned(feature: Tensor, inputs: list[Tensor]) -> bool:
     """Whether a feature depends on anything but the inputs, so that it has a gradient without theirs."""
-    seen, stack = set(), [feature.grad_fn]
+    seen: set[Node] = {None, *(tensor.grad_fn for tensor in inputs)}
+    stack: list[Node] = [feature.grad_fn]
     while stack:
         node = stack.pop()
-        if node is None or node in seen:
+        if node in seen:
             continue
         seen.add(node)
         variable = getattr(node, "variable", None)  # of a leaf
-        if variable is not None and not any(variable is leaf for leaf in leaves):
+        if variable is not None and not any(variable is one for one in inputs):
             return True
         stack.extend(edge[0] for edge in node.next_functions)
     return False
