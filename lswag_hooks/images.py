@@ -135,7 +135,8 @@ def noise(size: Size, samples: int, seed: int) -> Labelled:
         tensor([0, 1, 2, 3])
     """
     generator = torch.Generator().manual_seed(check_seed(seed))
-    return torch.randn(samples, *image_shape(size), generator=generator), torch.arange(samples) % 10
+    pixels = torch.randn(samples, *image_shape(size), generator=generator, device="cpu")
+    return pixels, torch.arange(samples, device="cpu") % 10
 
 
 def read_npz(path: str | Path, samples: int, size: Size | None, seed: int) -> Labelled:
@@ -198,7 +199,7 @@ def read_image_folder(path: str | Path, samples: int, size: Size, seed: int) -> 
     shape = image_shape(size)
     chosen = balanced_indices(np.array(labels), samples, seed)
     images = torch.stack([_read_image(files[i], shape) for i in chosen])
-    return standardise(images), torch.tensor([labels[i] for i in chosen])
+    return standardise(images), torch.tensor([labels[i] for i in chosen], device="cpu")
 
 
 BUILTIN: dict[str, Callable[[Size, int, int], Labelled]] = {"digits": digits, "noise": noise}

@@ -12,6 +12,7 @@ from typing import ClassVar
 
 import torch
 
+from lswag_hooks.devices import wait
 from lswag_hooks.errors import InputError
 from lswag_hooks.hooks.session import ProbeSession
 from lswag_hooks.images import Size
@@ -101,17 +102,12 @@ def median_seconds(call: Callable[[], object], device: torch.device, repeats: in
         >>> 0.01 <= median_seconds(lambda: time.sleep(0.01), torch.device("cpu"), repeats=3) < 1
         True
     """
-
-    def wait() -> None:
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-
     seconds = []
     for _ in range(warmup + repeats):
-        wait()
+        wait(device)
         start = time.perf_counter()
         call()
-        wait()
+        wait(device)
         seconds.append(time.perf_counter() - start)
     return statistics.median(seconds[warmup:])
 

@@ -36,11 +36,12 @@ def parse_bytes(value: int | float | str | None) -> int | None:
 
 
 def free_bytes(device: torch.device) -> int | None:
-    """Free memory on a device, None where nothing tells."""
+    """Free memory on a device, with what PyTorch holds of it for no tensor; None where nothing tells."""
     if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
+        held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0]) + held
     if device.type == "mps":
-        return int(torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory())
+        return max(0, torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory())
     if device.type != "cpu":
         return None
     try:

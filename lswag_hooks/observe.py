@@ -353,16 +353,14 @@ def count_macs(model: nn.Module, batch: Batch, objective: Objective | None = Non
     from torch.utils.flop_counter import FlopCounterMode
 
     one = batch[:1]
-    # the counter's own hooks fail without gradients where a parameter is handed to a module, as timm's PiT does
-    for mode in (torch.no_grad, torch.enable_grad):
-        counter = FlopCounterMode(display=False)
-        try:
-            # fused attention on a CPU is not counted; the plain formula is
-            with mode(), sdpa_kernel(SDPBackend.MATH), counter:
-                # a detector of mmdet is not called with its inputs alone
-                predict = getattr(objective, "predict", None)
-                forward(model, one.inputs) if predict is None else predict(model, one)
-            return counter.get_total_flops() / 2
-        except Exception:  # any model may refuse a batch of one
-            continue
-    return None
+    counter = FlopCounterMode(display=False)
+    try:
+        # attention that is one operation is not counted, the plain formula is; without gradients nn.MultiheadAttention
+        # and MPS would take the former in any case, and the counter fails where a parameter is handed to a module (PiT)
+        with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH), counter:
+            # a detector of mmdet is not called with its inputs alone
+            predict = getattr(objective, "predict", None)
+            forward(model, one.inputs) if predict is None else predict(model, one)
+    except Exception:  # any model may refuse a batch of one
+        return None
+    return counter.get_total_flops() / 2

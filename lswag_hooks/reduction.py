@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -103,7 +102,7 @@ def tile_moments(
             part = moments_of(tile, signed, overwrite=True, partial=exact or len(sample_blocks) > 1)
             moments = part if moments is None else merge_moments(moments, part)
         assert moments is not None
-        yield rows, moments if exact else moments.rearrange(functools.partial(Tensor.to, dtype=tile.dtype))
+        yield rows, moments if exact else moments.like(tile)
 
 
 def bias_moments(found: LayerGradients, needs: set[str]) -> Moments | None:
@@ -187,7 +186,7 @@ class LayerStore:
         moments: Moments = self.moments.compute()
         reduction.size = self.weight.numel()
         reduction.norm = float(torch.linalg.vector_norm(self.weight))
-        moments = moments.rearrange(lambda array: array.to(self.weight.dtype))  # type: ignore[union-attr]
+        moments = moments.like(self.weight)
         reduction.add(LayerArrays(self.weight, moments, moments.mean))
         energy = None
         if self.energy is not None:

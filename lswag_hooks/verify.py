@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lswag_hooks.batch import Batch
+from lswag_hooks.devices import no_tf32
 from lswag_hooks.experiment import experiment, pick, with_inputs
 from lswag_hooks.hooks.forward import Watcher
 from lswag_hooks.hooks.inventory import WeightLayer
@@ -79,7 +80,7 @@ def verify_gradients(
     found: dict[str, tuple[Tensor, Tensor] | None] = {}
     sample = random.Random(seed).randrange(len(batch))
     watcher = Watcher(model, len(batch))
-    with ProbeSession(model, mode, seed) as session:
+    with ProbeSession(model, mode, seed) as session, no_tf32(batch.device):
         result = watcher.run(
             batch.inputs,
             lambda inputs: check_loss(objective(model, with_inputs(batch, inputs))),

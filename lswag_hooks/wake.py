@@ -63,6 +63,7 @@ def wake(model: nn.Module, seed: int = 0) -> tuple[nn.Module, list[str]]:
                 parameter.fill_(1.0)
                 changes.append(f"{name}: set to one")
             elif parameter.dim() >= 2 and name.rpartition(".")[2] in ("weight", "in_proj_weight"):
-                nn.init.kaiming_uniform_(parameter, a=math.sqrt(5))
+                fresh = torch.empty_like(parameter, device="cpu")  # so that every device gets the same
+                parameter.copy_(nn.init.kaiming_uniform_(fresh, a=math.sqrt(5)))
                 changes.append(f"{name}: drawn anew")
     return awake, changes

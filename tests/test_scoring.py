@@ -356,6 +356,20 @@ def test_flops_where_a_parameter_is_handed_to_a_module():
     assert score(Token(), make_batch(shape=(6,), dtype=torch.float32), "flops")["flops"] >= 6 * 4
 
 
+@pytest.mark.parametrize("bias", [True, False])
+def test_flops_of_attention_that_torch_would_run_as_one_operation(bias):
+    class Encoder(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.attention, self.head = nn.MultiheadAttention(8, 2, bias=bias, batch_first=True), nn.Linear(8, 4)
+
+        def forward(self, x):
+            return self.head(self.attention(x, x, x, need_weights=False)[0].relu().mean(1))
+
+    found = score(Encoder(), make_batch(shape=(5, 8), dtype=torch.float32), ["params", "flops"])
+    assert found["flops"] == 5 * 8 * 24 + 2 * 5 * 5 * 8 + 5 * 8 * 8 + 8 * 4
+
+
 @pytest.mark.parametrize("batches", [2, 64])
 def test_flops_do_not_depend_on_the_batch(batches):
     assert (

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from lswag_hooks.detection.pyramid import STRIDES, Pyramid
+from lswag_hooks.devices import wait
 from lswag_hooks.hooks.session import ProbeSession
 
 FULL = (800, 1344)  # a picture of 1333 x 800, padded to multiples of 32
@@ -92,10 +93,10 @@ def latency(model: nn.Module, size: tuple[int, int], repeats: int = REPEATS) -> 
     seconds = []
     with ProbeSession(model, "eval"), torch.inference_mode():
         for _ in range(1 + repeats):
-            _wait(device)
+            wait(device)
             start = time.perf_counter()
             model(pictures)
-            _wait(device)
+            wait(device)
             seconds.append(time.perf_counter() - start)
     return statistics.median(seconds[1:])
 

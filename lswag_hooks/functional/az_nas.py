@@ -8,6 +8,8 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from lswag_hooks.devices import double
+
 
 def entropy(spectrum: Tensor) -> float:
     r"""One feature's :math:`-\sum_k p_k \ln(p_k + 10^{-8})`, p its covariance's eigenvalues over their sum.
@@ -20,7 +22,7 @@ def entropy(spectrum: Tensor) -> float:
         >>> round(entropy(torch.tensor([1.0, 1.0, -1e-9])), 6)
         0.693147
     """
-    values = spectrum.double().clamp_min(0)
+    values = double(spectrum).clamp_min(0)
     total = float(values.sum())
     if total <= 0:
         return 0.0

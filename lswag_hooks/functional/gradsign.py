@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from lswag_hooks.devices import double
+
 
 def gradsign(signs: Tensor) -> float:
     r"""One layer's :math:`\sum_k |\sum_i \mathrm{sign}\, g_{ik}|`.
@@ -16,4 +18,4 @@ def gradsign(signs: Tensor) -> float:
         >>> gradsign(torch.tensor([-2.0, 0.0, 1.0]))
         3.0
     """
-    return float(signs.double().abs().sum()) if signs.device.type != "mps" else float(signs.abs().sum())
+    return float(double(signs).abs().sum())

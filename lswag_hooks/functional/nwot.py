@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from lswag_hooks.devices import double
+
 
 def nwot(agreement: Tensor) -> float:
     r""":math:`\ln |\det K|`, :math:`K_{ij}` the number of units whose codes of samples i and j agree.
@@ -19,4 +21,4 @@ def nwot(agreement: Tensor) -> float:
         >>> round(nwot(torch.tensor([[2.0, 1.0], [1.0, 2.0]])), 6)  # ln 3
         1.098612
     """
-    return float(torch.linalg.slogdet(agreement.double()).logabsdet)
+    return float(torch.linalg.slogdet(double(agreement)).logabsdet)

@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from lswag_hooks.devices import double
 from lswag_hooks.functional.nwot import nwot
 
 
@@ -17,8 +18,8 @@ def saliency_sums(saliency: Tensor) -> Tensor:
         >>> saliency_sums(torch.tensor([1.0, 3.0])).tolist()
         [4.0, 10.0]
     """
-    exact = saliency if saliency.device.type == "mps" else saliency.double()
-    return torch.stack([exact.sum(), exact.square().sum()]).cpu().double()
+    exact = double(saliency)
+    return torch.stack([exact.sum(), exact.square().sum()]).cpu()
 
 
 def log_ratio(sums: Tensor, size: int) -> float:
@@ -46,7 +47,7 @@ def expressivity(kernel: Tensor) -> float:
         >>> expressivity(torch.ones(2, 2)), round(expressivity(torch.tensor([[2.0, 1.0], [1.0, 2.0]])), 6)
         (0.0, 1.098612)
     """
-    if int(torch.linalg.matrix_rank(kernel, hermitian=True)) < len(kernel):
+    if int(torch.linalg.matrix_rank(double(kernel), hermitian=True)) < len(kernel):
         return 0.0
     value = nwot(kernel)
     return value if math.isfinite(value) else 0.0

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from lswag_hooks.devices import double
+
 
 def condition_number(kernel: Tensor) -> float:
     r""":math:`\kappa = \lambda_{max} / \lambda_{min}`; lower is better.
@@ -19,7 +21,7 @@ def condition_number(kernel: Tensor) -> float:
         >>> condition_number(torch.diag(torch.tensor([1.0, 4.0])))
         4.0
     """
-    kernel = kernel.double()
+    kernel = double(kernel)
     if not bool(torch.isfinite(kernel).all()):
         return float("nan")
     values = torch.linalg.eigvalsh((kernel + kernel.T) / 2)
@@ -37,4 +39,4 @@ def linear_regions(codes: Tensor) -> int:
         >>> linear_regions(torch.tensor([[3, 0], [3, 0], [3, 1]], dtype=torch.uint8))
         2
     """
-    return len({row.tobytes() for row in codes.contiguous().numpy()})
+    return len({row.tobytes() for row in codes.cpu().contiguous().numpy()})

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lswag_hooks.devices import no_autocast
 from lswag_hooks.errors import InputError
 from lswag_hooks.hooks.activations import ActivationCall, ActivationCapture
 from lswag_hooks.hooks.calls import CallStack
@@ -107,7 +108,7 @@ class GradientHooks:
             if source is None:
                 self.uncovered[layer.parameter] = "the loss does not reach it"
                 continue
-            with torch.no_grad():
+            with torch.no_grad(), no_autocast(loss.device):
                 tiles = [torch.cat([source.block(part, rows) for part in parts]) for rows, parts in blocks(source)]
                 whole = source.restore(torch.cat(tiles, 1))
             yield layer.name, whole

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge
 
+from lswag_hooks.devices import no_autocast
 from lswag_hooks.errors import UnsupportedError
 from lswag_hooks.hooks.graph import CHECKPOINTED, Graph, WeightCall, shape_of
 from lswag_hooks.hooks.inventory import Parameters, WeightLayer
@@ -109,24 +110,25 @@ class GradientCapture:
         handles = [node.register_prehook(hook(call)) for node, call in wanted.items() if node not in frontier]
         ends = list(frontier)
         try:
-            gradients = torch.autograd.grad(
-                loss,
-                [GradientEdge(node, 0) for node in ends],
-                grad_outputs=torch.full_like(loss, scale),
-                retain_graph=retain_graph or any(layer.derived for layer in layers),
-                allow_unused=True,
-            )
-            with torch.no_grad():
-                for node, gradient in zip(ends, gradients, strict=True):
-                    arrive(wanted[node], gradient)
-                for layer in layers:  # on no path from the loss
-                    if pending[layer.parameter]:
-                        for call in layer.calls:
-                            if call.node not in operands:
-                                operands[call.node] = None
-                        pending[layer.parameter] = 0
-                        parts = {c.node: (c, operands.get(c.node)) for c in layer.calls}
-                        consume(layer, self._gradients(layer, list(parts.values())))
+            with no_autocast(loss.device):  # what the loss was computed in is in the graph; statistics are not
+                gradients = torch.autograd.grad(
+                    loss,
+                    [GradientEdge(node, 0) for node in ends],
+                    grad_outputs=torch.full_like(loss, scale),
+                    retain_graph=retain_graph or any(layer.derived for layer in layers),
+                    allow_unused=True,
+                )
+                with torch.no_grad():
+                    for node, gradient in zip(ends, gradients, strict=True):
+                        arrive(wanted[node], gradient)
+                    for layer in layers:  # on no path from the loss
+                        if pending[layer.parameter]:
+                            for call in layer.calls:
+                                if call.node not in operands:
+                                    operands[call.node] = None
+                            pending[layer.parameter] = 0
+                            parts = {c.node: (c, operands.get(c.node)) for c in layer.calls}
+                            consume(layer, self._gradients(layer, list(parts.values())))
         except torch.utils.checkpoint.CheckpointError as error:
             raise UnsupportedError(CHECKPOINTED) from error
         finally:

@@ -58,11 +58,6 @@ def gradients(value: Tensor, weights: Sequence[Tensor], graph: bool = False) -> 
     return [torch.zeros_like(weight) if one is None else one for one, weight in zip(found, weights, strict=True)]
 
 
-def exact(tensor: Tensor) -> Tensor:
-    """In double precision, where the device has it."""
-    return tensor if tensor.device.type == "mps" else tensor.double()
-
-
 def real_inputs(inputs: Any, change: Callable[[Tensor], Tensor]) -> Any:
     """The inputs with every tensor of real numbers replaced.
 

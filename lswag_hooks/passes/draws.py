@@ -21,12 +21,13 @@ def generator(seed: int) -> torch.Generator:
 
 def normal_like(tensor: Tensor, source: torch.Generator) -> Tensor:
     """Standard normal numbers of a tensor's shape, dtype and device."""
-    return torch.randn(tensor.shape, generator=source).to(tensor)
+    return torch.randn(tensor.shape, generator=source, device="cpu").to(tensor)
 
 
 def signs_like(tensor: Tensor, source: torch.Generator) -> Tensor:
     """Fair signs of a tensor's shape, dtype and device."""
-    return torch.randint(0, 2, tensor.shape, generator=source, dtype=torch.int8).mul_(2).sub_(1).to(tensor)
+    drawn = torch.randint(0, 2, tensor.shape, generator=source, dtype=torch.int8, device="cpu")
+    return drawn.mul_(2).sub_(1).to(tensor)
 
 
 @torch.no_grad()

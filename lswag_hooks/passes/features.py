@@ -14,12 +14,13 @@ from torch import Tensor, nn
 
 from lswag_hooks import parts
 from lswag_hooks.batch import Batch
+from lswag_hooks.devices import double
 from lswag_hooks.hooks.activations import ActivationCall, ActivationCapture
 from lswag_hooks.hooks.calls import CallStack
 from lswag_hooks.hooks.graph import Node
 from lswag_hooks.hooks.session import ProbeSession
 from lswag_hooks.passes.base import Read, Reading, Undefined
-from lswag_hooks.passes.common import CONVOLUTIONS, WEIGHTED, exact, watched
+from lswag_hooks.passes.common import CONVOLUTIONS, WEIGHTED, watched
 from lswag_hooks.passes.draws import Init, generator, redraw, signs_like
 
 INPUT = ":input"
@@ -172,7 +173,7 @@ def _rows(feature: Tensor, tokens: bool) -> Tensor:
 
 
 def _spectrum(feature: Tensor, tokens: bool) -> Tensor:
-    rows = exact(_rows(feature, tokens))
+    rows = double(_rows(feature, tokens))
     rows = rows - rows.mean(0)
     spectrum: Tensor = torch.linalg.eigvalsh((rows.T @ rows).cpu() / len(rows))
     return spectrum
@@ -193,5 +194,5 @@ def _gain(before: Tensor, after: Tensor, source: torch.Generator, tokens: bool) 
     ins, outs = _rows(back, tokens), _rows(signs, tokens)
     if len(ins) != len(outs):
         return None  # positions were merged in a way that has no stride
-    product = exact(ins).T @ exact(outs) / len(outs)
+    product = double(ins).T @ double(outs) / len(outs)
     return float(torch.linalg.matrix_norm(product.cpu(), 2))

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from lswag_hooks import parts
 from lswag_hooks.batch import Batch
 from lswag_hooks.hooks.calls import clean_name
 from lswag_hooks.hooks.inventory import Parameters, layer_name
@@ -72,7 +73,7 @@ class Flow(Pass):
         try:
             try:
                 layers = _flow(model, ones, torch.float64, 1.0)
-            except (RuntimeError, TypeError):  # the model casts by itself, or the device has no double precision
+            except (RuntimeError, TypeError):  # the model casts by itself, or keeps tensors elsewhere than in its state
                 layers = _flow(model, ones, next(model.parameters()).dtype, 1.0)
             return FlowSeen(layers) if _finite(layers) else _shrunk(model, ones)
         finally:
@@ -84,13 +85,16 @@ def _flow(model: nn.Module, ones: Any, dtype: torch.dtype, shrink: float) -> lis
     """The flow with the input, the biases and the sum of outputs multiplied by ``shrink``."""
     parameters = Parameters(model)
     wanted = set(parameters.of_layers())
+    device = next(model.parameters()).device
+    if device.type == "mps" and dtype == torch.float64:
+        device = torch.device("cpu")  # which has double precision; it is one sample only
     state: dict[str, Tensor] = {}
     owned: list[tuple[str, Tensor]] = []
     for name, parameter in model.named_parameters():
         known = parameters.names.get(id(parameter), clean_name(name))
         value = parameter.detach()
         if value.is_floating_point():
-            value = value.to(dtype).abs()
+            value = value.to(device, dtype).abs()
             value = value * shrink if name.endswith("bias") and shrink != 1.0 else value
         if known in wanted and value.is_floating_point():
             value.requires_grad_(True)
@@ -99,7 +103,8 @@ def _flow(model: nn.Module, ones: Any, dtype: torch.dtype, shrink: float) -> lis
     if not owned:
         raise Undefined("no weight of a convolution or of a matrix product")
     for name, buffer in model.named_buffers():
-        state[name] = buffer.to(dtype) if buffer.is_floating_point() else buffer.clone()
+        state[name] = buffer.to(device, dtype) if buffer.is_floating_point() else buffer.to(device, copy=True)
+    ones = parts.mapped(ones, lambda tensor: tensor.to(device))
     inputs = real_inputs(ones, lambda tensor: tensor.to(dtype) * shrink)
     args, kwargs = (
         ((), inputs) if isinstance(inputs, dict) else (inputs if isinstance(inputs, tuple) else (inputs,), {})

@@ -94,7 +94,8 @@ class ChannelGraph(Pass):
         last = _parents(outputs.grad_fn, known)
         width = max((first + widths[parent] for parent, first in last.items()), default=0)
         for parent, first in last.items():
-            found.append(ChannelEdges(parent, len(calls), torch.eye(width)[first : first + widths[parent]].bool()))
+            behind = torch.eye(width, dtype=torch.bool, device="cpu")[first : first + widths[parent]]
+            found.append(ChannelEdges(parent, len(calls), behind))
         return found
 
     def _answers(self, call: _Call) -> Tensor:

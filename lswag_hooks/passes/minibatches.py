@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from lswag_hooks.batch import Batch
+from lswag_hooks.devices import double
 from lswag_hooks.hooks.session import ProbeSession
 from lswag_hooks.objective import Objective, check_loss
 from lswag_hooks.passes.base import Pass, Undefined
-from lswag_hooks.passes.common import exact, gradients, layer_weights
+from lswag_hooks.passes.common import gradients, layer_weights
 from lswag_hooks.stats import Moments, moments_of
 
 
@@ -47,5 +48,5 @@ class MiniBatches(Pass):
                 found = found if sums is None else [total + one for total, one in zip(sums, found, strict=True)]
                 sums = found
             draws.append(found)
-        layers = (exact(torch.stack(layer)) for layer in zip(*draws, strict=True))
+        layers = (double(torch.stack(layer)) for layer in zip(*draws, strict=True))
         return [moments_of(layer, signed=True, overwrite=True) for layer in layers]

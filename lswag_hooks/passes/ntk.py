@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from lswag_hooks.batch import Batch
+from lswag_hooks.devices import double
 from lswag_hooks.hooks.session import ProbeSession
 from lswag_hooks.objective import Objective
 from lswag_hooks.passes.base import Pass, Undefined
-from lswag_hooks.passes.common import exact, predict
+from lswag_hooks.passes.common import predict
 from lswag_hooks.passes.draws import Init, generator, redraw
 
 
@@ -46,10 +47,10 @@ class TangentKernel(Pass):
             found = torch.autograd.grad(one, wanted, retain_graph=index + 1 < len(sums), allow_unused=True)
             for row, gradient in zip(rows, found, strict=True):
                 row.append(gradient)
-        kernel = torch.zeros(len(part), len(part), dtype=torch.float64)
+        kernel = torch.zeros(len(part), len(part), dtype=torch.float64, device="cpu")
         for row in rows:
             reached = [gradient for gradient in row if gradient is not None]
             if len(reached) == len(row):
-                jacobian = exact(torch.stack([gradient.flatten() for gradient in reached]))
-                kernel += (jacobian @ jacobian.T).double().cpu()
+                jacobian = double(torch.stack([gradient.flatten() for gradient in reached]))
+                kernel += (jacobian @ jacobian.T).cpu()
         return kernel

@@ -45,7 +45,7 @@ class Regions(Pass):
             if not isinstance(inputs, Tensor) or inputs.dim() != 4 or not inputs.is_floating_point():
                 raise Undefined("linear regions are counted on small images of noise, and the inputs are no images")
             samples = self.samples
-            grey = torch.randn(samples, 1, self.size, self.size, generator=source).to(inputs)
+            grey = torch.randn(samples, 1, self.size, self.size, generator=source, device="cpu").to(inputs)
             inputs = grey.expand(-1, inputs.shape[1], -1, -1)  # one channel, as published, shown to all
         codes: list[Tensor] = []
 

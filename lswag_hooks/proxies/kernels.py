@@ -6,7 +6,6 @@ import math
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-import torch
 from torch import Tensor
 
 from lswag_hooks import functional
@@ -125,7 +124,7 @@ class TCET(Proxy):
         return functional.saliency_sums((arrays.weight * arrays.gradient).abs_())
 
     def finish(self, total: Any, layer: LayerWhole) -> float:
-        return functional.log_ratio(torch.as_tensor(total), layer.size)
+        return functional.log_ratio(total, layer.size)
 
     def total(self, seen: Observation) -> float | Missing:
         for wanted in self.passes:

@@ -123,7 +123,7 @@ class ActivationPatterns(Metric):
 
     def compute(self) -> Tensor:
         """Number of distinct patterns, exactly."""
-        return torch.tensor(count_distinct(self.joined()))
+        return torch.tensor(count_distinct(self.joined()), device="cpu")
 
     def joined(self) -> Tensor:
         """All packed codes, shape (bytes, units)."""

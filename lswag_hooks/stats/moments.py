@@ -14,6 +14,8 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from lswag_hooks.devices import double
+
 
 class Moments(NamedTuple):
     r"""First two moments over ``samples`` per-sample gradients of every weight of a layer.
@@ -54,6 +56,10 @@ class Moments(NamedTuple):
             None if self.m2 is None else function(self.m2),
         )
 
+    def like(self, tensor: Tensor) -> Moments:
+        """In the type of a tensor, and where it lies."""
+        return self.rearrange(lambda array: array.to(tensor))
+
 
 def _deviations(values: Tensor, partial: bool) -> tuple[Tensor, Tensor]:
     """Mean over dim 0 of ``values``, which are overwritten, and the sum of squared deviations from it."""
@@ -62,13 +68,10 @@ def _deviations(values: Tensor, partial: bool) -> tuple[Tensor, Tensor]:
     second = values.square_().sum(0)
     # the origin is one of the samples, so n * first^2 is at most n - 1 times the result: no digits are lost
     if partial:
-        origin, second = _double(origin), _double(second)
+        origin, second = double(origin), double(second)
+        first = first.to(origin.device)
     mean = origin + first
     return mean, second.sub_(first.square_(), alpha=count).clamp_(min=0)
-
-
-def _double(values: Tensor) -> Tensor:
-    return values if values.device.type == "mps" else values.double()  # which has no double precision
 
 
 def moments_of(gradients: Tensor, signed: bool = False, overwrite: bool = False, partial: bool = False) -> Moments:
@@ -79,7 +82,7 @@ def moments_of(gradients: Tensor, signed: bool = False, overwrite: bool = False,
         signed: also moments of the signed gradient (ZiCo needs them).
         overwrite: the input may be used as scratch memory.
         partial: the result will be merged with others: keep it in double precision, or the rounding of the means
-            would swamp the deviations between them.
+            would swamp the deviations between them; on the CPU, if the gradients lie on MPS.
 
     Example:
         >>> import torch

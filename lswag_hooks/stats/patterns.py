@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lswag_hooks.devices import no_autocast
+
 CHUNK_BYTES = 1 << 20  # of codes at a time: few enough to stay in cache, many enough to make a call worth it
 SMALL = 2  # bytes a unit for which counting in a table beats sorting
 
@@ -101,6 +103,8 @@ def count_distinct(packed: Tensor) -> int:
     """
     if packed.shape[1] == 0:
         return 0
+    if packed.device.type == "mps":  # whose unique and sort err on large whole numbers (pytorch issues 195595, 155560)
+        packed = packed.cpu()
     if len(packed) == 1:
         return int(torch.count_nonzero(torch.bincount(packed[0], minlength=256)))
     if len(packed) <= SMALL:
@@ -131,11 +135,12 @@ def agreement(outputs: Tensor) -> Tensor:
         [[2.0, 1.0], [1.0, 2.0]]
     """
     samples, units = outputs.shape
-    both = torch.zeros(samples, samples, dtype=torch.float64)  # on the CPU: not every device has double precision
-    for part in _chunks(units, samples):
-        code = _codes(outputs[:, part])
-        product = code @ code.T  # whole numbers below 2^24: exact in single precision
-        both += product.cpu()
+    both = torch.zeros(samples, samples, dtype=torch.float64, device="cpu")  # not every device has double precision
+    with no_autocast(outputs.device):
+        for part in _chunks(units, samples):
+            code = _codes(outputs[:, part])
+            product = code @ code.T  # whole numbers below 2^24: exact in single precision
+            both += product.cpu()
     on = both.diagonal()
     return units - on[:, None] - on[None, :] + 2 * both
 
