@@ -29,13 +29,20 @@ from rich.table import Table
 from torch import Tensor, nn
 
 import lswag_hooks as lh
+from lswag_hooks.proxies import list_proxies, proxy_class
 
+REPEATED = {"draws", "singles", "ntk", "graph"}  # a pass for each mini-batch, sample, sample, layer
 ONE_PASS = ["lswag", "zico", "swap", "nwot", "grad_norm", "l2_norm", "plain", "snip", "fisher", "params", "flops"]
 
 
 def one_pass() -> list[object]:
     """All scores that one forward and backward pass serves."""
     return [*ONE_PASS, lh.RegSwap(mu=1000, sigma=1e6)]
+
+
+def unrepeated() -> list[str]:
+    """All proxies but those that repeat a pass."""
+    return [name for name in list_proxies() if not proxy_class(name).needs & REPEATED]
 
 
 def by_vmap(model: nn.Module, x: Tensor, y: Tensor) -> Callable[[], object]:
@@ -128,6 +135,7 @@ def tasks(name: str, device: str) -> dict[str, Callable[[], object]]:
         "L-SWAG, all layers": lambda: lh.score(model, batch),
         "L-SWAG, last three percentiles": lambda: lh.score(model, batch, interval=(7, 9)),
         "all scores together": lambda: lh.score(model, batch, one_pass()),
+        "all proxies without repeats": lambda: lh.score(model, batch, unrepeated()),
         "vmap, gradients alone": by_vmap(model, x, y),
         "Opacus, gradients alone": by_opacus(model, x, y),
         "torch.unique, patterns alone": by_unique(model, x, y),

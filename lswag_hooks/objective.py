@@ -87,7 +87,10 @@ class SupervisedObjective:
 
     def __call__(self, model: nn.Module, batch: Batch) -> Tensor:
         """Forward pass and loss."""
-        outputs = forward(model, batch.inputs)
+        return self.of(forward(model, batch.inputs), batch)
+
+    def of(self, outputs: Any, batch: Batch) -> Tensor:
+        """Loss of what the model returned."""
         if self.loss is None:
             logits = find_logits(outputs)
             return cross_entropy(logits, batch.targets)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -25,8 +26,8 @@ from lswag_hooks.hooks.rules import blocks
 from lswag_hooks.hooks.rules.source import TILE_BYTES
 from lswag_hooks.hooks.session import Mode, ProbeSession
 from lswag_hooks.hooks.weights import GradientCapture, LayerGradients
-from lswag_hooks.objective import Objective, check_loss, forward
-from lswag_hooks.passes import run_passes
+from lswag_hooks.objective import Objective, SupervisedObjective, check_loss, forward
+from lswag_hooks.passes import Undefined, look, readers_of, run_passes
 from lswag_hooks.profile import LayerProfile
 from lswag_hooks.proxies import LSWAG, Observation, Proxy
 from lswag_hooks.reduction import LayerReduction, LayerStore, all_sum
@@ -88,7 +89,7 @@ def observe(
     refused = "cannot be merged over processes: score without sync" if settings.sync else ""
     if seen.memory.get("parts", 1) > 1:
         refused = "needs the whole batch at once, which max_memory does not hold: use a smaller batch"
-    seen.passed = run_passes(model, batch, objective, own, settings.mode, settings.seed, refused)
+    seen.passed = run_passes(model, batch, objective, own, settings.mode, settings.seed, refused, seen.passed.found)
     with torch.no_grad():
         seen.weight_norms = [
             float(torch.linalg.vector_norm(parameters.by_name[name])) for name in parameters.of_layers()
@@ -163,6 +164,9 @@ class _Observer:
         self.packed: dict[int, Tensor] = {}
         self.units: dict[int, int] = {}
         self.stores: dict[int, LayerStore] = {}
+        # with another objective the forward pass may be of something else, and a loss may change outputs in place
+        plain = type(objective) is SupervisedObjective and objective.loss is None
+        self.readers = readers_of(wanted for proxy in proxies for wanted in proxy.passes) if plain else []
 
     def run(self, size: int) -> None:
         """All passes, ``size`` samples at a time."""
@@ -201,9 +205,19 @@ class _Observer:
                 kernel = agreement(outputs)
                 self.seen.agreement = kernel if self.seen.agreement is None else self.seen.agreement + kernel
 
+        reads: list[Callable[[], Any]] = []
+
+        def loss(inputs: Any) -> Tensor:
+            bound = with_inputs(part, inputs)
+            if whole and isinstance(self.objective, SupervisedObjective) and self.readers:
+                with contextlib.suppress(Undefined):  # raised before the forward pass
+                    outputs, reads[:] = look(self.session, part, self.readers, inputs)
+                    return check_loss(self.objective.of(outputs, bound))
+            return check_loss(self.objective(self.model, bound))
+
         result = watcher.run(
             part.inputs,
-            lambda inputs: check_loss(self.objective(self.model, with_inputs(part, inputs))),
+            loss,
             consume if self.coding else None,
             experiment(self.session, self.model, part, self.objective, self.settings.mode),
         )
@@ -218,10 +232,13 @@ class _Observer:
         if first:
             describe(result, watcher.parameters, self.units, self.settings.mode, self.seen, self.coverage)
         if self.gradient_proxies:
-            self._backward(watcher, part, result, whole)
+            self._backward(watcher, part, result, whole, retain=bool(reads))
+        for reader, read in zip(self.readers, reads, strict=False):
+            with contextlib.suppress(Exception):  # what fails is tried again, alone
+                self.seen.passed.found[reader] = read()
         return result.inventory.layers
 
-    def _backward(self, watcher: Watcher, part: Batch, result: Forward, whole: bool) -> None:
+    def _backward(self, watcher: Watcher, part: Batch, result: Forward, whole: bool, retain: bool) -> None:
         layers, rows = result.inventory.layers, self.seen.profile.weights
         wanted = [
             layer for layer in layers if any(p.wants(rows[layer.index].percentile) for p in self.gradient_proxies)
@@ -248,7 +265,7 @@ class _Observer:
                 store.read(found, needs, self.settings.tile_bytes)
 
         samples = len(part) if per_sample else 1
-        GradientCapture(result.graph, watcher.parameters, samples).run(result.loss, wanted, consume, scale)
+        GradientCapture(result.graph, watcher.parameters, samples).run(result.loss, wanted, consume, scale, retain)
 
     def _reduction(self, layer: WeightLayer) -> LayerReduction:
         tenth = self.seen.profile.weights[layer.index].percentile

@@ -8,10 +8,12 @@ import torch.nn.functional as F
 from torch import nn
 
 from lswag_hooks import Batch, InputError, score
+from lswag_hooks.hooks.session import ProbeSession
 from lswag_hooks.passes import Flow, Hessian, Jacobian, base, features, flow
 from lswag_hooks.proxies import (
     TCET,
     AZExpressivity,
+    AZTrainability,
     GraSP,
     NASGraph,
     SynFlow,
@@ -35,12 +37,13 @@ def make_batch(samples=8, size=8):
 
 
 def counted(monkeypatch, *kinds):
-    """How often passes run."""
-    runs = []
+    """How often passes begin."""
+    begun = []
     for kind in kinds:
-        original = kind.run
-        monkeypatch.setattr(kind, "run", lambda self, *a, o=original: (runs.append(self), o(self, *a))[1])
-    return runs
+        name = "watch" if issubclass(kind, base.Reading) else "run"
+        original = getattr(kind, name)
+        monkeypatch.setattr(kind, name, lambda self, *a, o=original: (begun.append(self), o(self, *a))[1])
+    return begun
 
 
 def test_proxies_that_need_equal_passes_share_one(monkeypatch):
@@ -49,6 +52,82 @@ def test_proxies_that_need_equal_passes_share_one(monkeypatch):
     score(cnn(), make_batch(), [*asked, SynFlow(norms="kept", label="other")])
     assert runs.count(Jacobian()) == 1 and runs.count(Flow()) == 1 and runs.count(features.Features()) == 1
     assert len(runs) == 4
+
+
+@pytest.mark.parametrize(
+    "asked, forwards",
+    [
+        (["jacov", "az_trainability"], 1),
+        (["az_expressivity", AZExpressivity(features=("0", "2"), label="named"), "epe_nas"], 1),
+        (["jacov", AZTrainability(init="kaiming")], 2),  # other weights
+        (["jacov", "snip", "az_expressivity"], 1),  # the main pass
+        (["jacov", "swap", AZTrainability(init="kaiming")], 2),
+    ],
+)
+def test_passes_that_read_the_network_as_it_is_share_a_forward_pass(asked, forwards):
+    net, batch, calls = cnn(), make_batch(), []
+    net.register_forward_pre_hook(lambda module, args: calls.append(args))
+    together = score(net, batch, asked)
+    assert len(calls) == forwards
+    for proxy, value in zip(asked, together.values(), strict=True):
+        assert list(score(net, batch, proxy).values()) == [value]
+
+
+class Spent(torch.autograd.Function):
+    """Can be gone back through a single time, as checkpointed segments can."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.spent = False
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        if ctx.spent:
+            raise ArithmeticError("gone through before")
+        ctx.spent = True
+        return gradient
+
+
+class Spending(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner = cnn()
+
+    def forward(self, x):
+        return self.inner[1:](Spent.apply(self.inner[0](x)))
+
+
+@pytest.mark.parametrize("others", [[], ["snip"]])
+def test_passes_that_cannot_share_a_forward_pass_take_one_each(others):
+    asked = ["jacov", AZTrainability(features=("inner.0", "inner.1"))]
+    found = score(Spending(), make_batch(), [*asked, *others])
+    assert not found.reasons
+    for name in ("jacov", *others):
+        assert found[name] == score(cnn(), make_batch(), name)[name]
+
+
+class Prepared(nn.Module):
+    """Steps without weights before the first layer, on the very tensor that was given."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale, self.fold, self.inner = nn.Hardtanh(inplace=True), nn.PixelUnshuffle(2), cnn()
+        self.inner[0][0] = nn.Conv2d(12, 6, 3).double()
+
+    def forward(self, x):
+        return self.inner(self.fold(self.scale(x)))
+
+
+def test_shared_gradients_of_the_inputs_show_in_no_feature():
+    net, batch = Prepared(), make_batch()
+    asked = AZTrainability(features=("scale", "fold", "inner.0", "inner.1", "inner.2"))
+    kept, alone = batch.inputs.clone(), score(net, batch, asked)["az_trainability"]
+    with ProbeSession(net) as session:
+        assert len(asked.passes[0].run(session, batch, None).gains) == 2  # from inner.0 and from inner.1
+    for others in (["jacov"], ["jacov", "lswag"], ["lswag"]):
+        assert score(net, batch, [*others, asked])["az_trainability"] == alone
+    assert torch.equal(batch.inputs, kept)
 
 
 @pytest.mark.parametrize("act", [nn.ReLU, nn.GELU, nn.SiLU])
@@ -96,9 +175,19 @@ def test_interruption_gets_through(monkeypatch):
     def interrupt(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Jacobian, "run", interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        score(cnn(), make_batch(), ["jacov", "snip"])
+    monkeypatch.setattr(Jacobian, "watch", interrupt)
+    for asked in (["jacov"], ["jacov", "snip"], ["jacov", "az_expressivity"]):
+        with pytest.raises(KeyboardInterrupt):
+            score(cnn(), make_batch(), asked)
+
+
+def test_loss_that_changes_what_it_is_given_is_not_read_along():
+    def loss(outputs, targets):
+        return F.cross_entropy(outputs.mul_(targets[0] + 3), targets)
+
+    found = score(cnn(), make_batch(), ["jacov", "snip"], loss=loss)
+    assert found["jacov"] == score(cnn(), make_batch(), "jacov")["jacov"]
+    assert found["snip"] == score(cnn(), make_batch(), "snip", loss=loss)["snip"]
 
 
 def test_unmerged_passes_are_refused_where_processes_share_a_batch():

@@ -1,6 +1,6 @@
 """Passes beside the main one: one file each, a function of a session and a batch, with data as its result."""
 
-from lswag_hooks.passes.base import Pass, Passed, Undefined, run_passes
+from lswag_hooks.passes.base import Pass, Passed, Reading, Undefined, look, readers_of, run_passes
 from lswag_hooks.passes.features import Features, FeaturesSeen
 from lswag_hooks.passes.flow import Flow, FlowLayer, FlowSeen
 from lswag_hooks.passes.graph import ChannelEdges, ChannelGraph
@@ -30,9 +30,12 @@ __all__ = [
     "Passed",
     "Perturbation",
     "PerturbationSeen",
+    "Reading",
     "Regions",
     "Singles",
     "TangentKernel",
     "Undefined",
+    "look",
+    "readers_of",
     "run_passes",
 ]

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import contextlib
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeAlias
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
+from lswag_hooks import parts
 from lswag_hooks.batch import Batch
 from lswag_hooks.errors import InputError
 from lswag_hooks.hooks.session import Mode, ProbeSession
-from lswag_hooks.objective import Objective
+from lswag_hooks.objective import Objective, forward
+
+Read: TypeAlias = Callable[[Any], Any]
 
 
 class Undefined(Exception):
@@ -45,6 +51,64 @@ class Pass:
         raise NotImplementedError
 
 
+@dataclass(frozen=True)
+class Reading(Pass):
+    """A pass that reads one forward pass of the whole batch: those that leave the weights as they are read the same."""
+
+    @property
+    def shares(self) -> bool:
+        """Whether others may read the same forward pass."""
+        return True
+
+    def watch(self, session: ProbeSession, batch: Batch, inputs: Any, stack: contextlib.ExitStack) -> Read:
+        """Make ready for the forward pass.
+
+        Args:
+            session: open on the model.
+            batch: the samples.
+            inputs: of the forward pass; real numbers among them require a gradient.
+            stack: for what is to be open while it runs.
+
+        Returns:
+            What turns the model's outputs into what :meth:`run` returns, and keeps the graph.
+        """
+        raise NotImplementedError
+
+    def run(self, session: ProbeSession, batch: Batch, objective: Objective) -> Any:
+        """What a forward pass of its own shows."""
+        _, (read,) = look(session, batch, [self], parts.mapped(batch.inputs, _leaf))
+        return read()
+
+
+def look(
+    session: ProbeSession, batch: Batch, readers: Sequence[Reading], inputs: Any
+) -> tuple[Any, list[Callable[[], Any]]]:
+    """One forward pass under the eyes of all readers: its outputs, and for each reader what gives its result.
+
+    Args:
+        session: open on the model.
+        batch: the samples.
+        readers: passes that read it.
+        inputs: those of the batch, real numbers requiring a gradient.
+
+    Raises:
+        Undefined: before the forward pass, one of them shows nothing for such inputs.
+    """
+    with contextlib.ExitStack() as stack:
+        reads = [reader.watch(session, batch, inputs, stack) for reader in readers]
+        outputs = forward(session.model, parts.mapped(inputs, torch.clone))  # copies: a model may work in place
+    return outputs, [functools.partial(read, outputs) for read in reads]
+
+
+def readers_of(passes: Iterable[Pass]) -> list[Reading]:
+    """Passes that may read one and the same forward pass."""
+    return [one for one in dict.fromkeys(passes) if isinstance(one, Reading) and one.shares]
+
+
+def _leaf(tensor: Tensor) -> Tensor:
+    return tensor.detach().clone().requires_grad_() if tensor.is_floating_point() else tensor
+
+
 @dataclass
 class Passed:
     """What the passes showed, why some showed nothing, and which of these broke down and may not do so again."""
@@ -62,10 +126,12 @@ def run_passes(
     mode: Mode = "score",
     seed: int | None = None,
     refused: str = "",
+    found: Mapping[Pass, Any] | None = None,
 ) -> Passed:
     """Run each pass once, in a session of its own, so that none sees what another one changed or drew.
 
-    A pass that fails takes only its own proxies with it; an interruption gets through.
+    Those that only read the same forward pass share that, and its session. A pass that fails takes only its own proxies
+    with it; an interruption gets through.
 
     Args:
         model: is put back after each pass.
@@ -75,9 +141,21 @@ def run_passes(
         mode: of the sessions.
         seed: of the sessions.
         refused: why passes that read the whole batch cannot be run, if so.
+        found: what some of them showed already.
     """
-    result = Passed()
-    for wanted in dict.fromkeys(passes):
+    result = Passed(dict(found or {}))
+    passes = [one for one in dict.fromkeys(passes) if one not in result.found]
+    readers = [] if refused else readers_of(passes)
+    if len(readers) > 1:
+        # whatever fails is tried alone below: a checkpointed segment, for one, can be gone back through only once
+        with contextlib.suppress(Exception), ProbeSession(model, mode, seed) as session:
+            _, reads = look(session, batch, readers, parts.mapped(batch.inputs, _leaf))
+            for reader, read in zip(readers, reads, strict=True):
+                with contextlib.suppress(Exception):
+                    result.found[reader] = read()
+    for wanted in passes:
+        if wanted in result.found:
+            continue
         if refused and wanted.reads_batch:
             result.reasons[wanted] = f"the pass {wanted.need!r} {refused}"
             continue

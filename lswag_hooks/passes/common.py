@@ -25,6 +25,7 @@ CONVOLUTIONS = (
     nn.ConvTranspose3d,
 )
 WEIGHTED = (*CONVOLUTIONS, nn.Linear)
+WHOLE = "the inputs are whole numbers: images or other real numbers are needed"
 
 
 def predict(model: nn.Module, inputs: Any) -> Tensor:
@@ -65,7 +66,7 @@ def real_inputs(inputs: Any, change: Callable[[Tensor], Tensor]) -> Any:
     """
     tensors = [tensor for _, tensor in parts.tensors(inputs, "inputs")]
     if not any(tensor.is_floating_point() for tensor in tensors):
-        raise Undefined("the inputs are whole numbers: images or other real numbers are needed")
+        raise Undefined(WHOLE)
     return parts.mapped(inputs, lambda tensor: change(tensor) if tensor.is_floating_point() else tensor)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,13 +12,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lswag_hooks import parts
 from lswag_hooks.batch import Batch
 from lswag_hooks.devices import double
 from lswag_hooks.hooks.activations import ActivationCall, ActivationCapture
 from lswag_hooks.hooks.calls import CallStack
+from lswag_hooks.hooks.graph import Node
 from lswag_hooks.hooks.session import ProbeSession
-from lswag_hooks.objective import Objective, forward
-from lswag_hooks.passes.base import Pass, Undefined
+from lswag_hooks.passes.base import Read, Reading, Undefined
 from lswag_hooks.passes.common import CONVOLUTIONS, WEIGHTED, watched
 from lswag_hooks.passes.draws import Init, generator, redraw, signs_like
 
@@ -40,7 +42,7 @@ class FeaturesSeen:
 
 
 @dataclass(frozen=True)
-class Features(Pass):
+class Features(Reading):
     """One forward pass, and one backward pass in segments.
 
     Args:
@@ -56,7 +58,12 @@ class Features(Pass):
     init: Init | None = None
     seed: int = 0
 
-    def run(self, session: ProbeSession, batch: Batch, objective: Objective) -> FeaturesSeen:
+    @property
+    def shares(self) -> bool:
+        """Not where the weights are drawn anew."""
+        return self.init is None
+
+    def watch(self, session: ProbeSession, batch: Batch, inputs: Any, stack: contextlib.ExitStack) -> Read:
         """Spectra and gains, in call order."""
         model, samples = session.model, len(batch)
         source = generator((session.seed or 0) + self.seed)
@@ -84,24 +91,44 @@ class Features(Pass):
             if output.dim() == 4 and len(output) == samples:
                 activations.append(output)
 
-        with watched(model, see), CallStack(model) as stack, ActivationCapture(stack, consume):
-            forward(model, batch.inputs)
-        if tokens and not names:
-            found = found[1:]  # what enters the first norm is the embedding
-        if len(found) < 2 and not self.names and not tokens:
-            found = activations
-        if len(found) < 2:
-            raise Undefined("fewer than two features: name the modules whose outputs they are, features=(...)")
-        if self.names:
-            tokens = found[0].dim() == 3
-        gains = [
-            _gain(before, after, source, tokens)
-            for before, after in itertools.pairwise(found)
-            if before is not after and before.requires_grad
-        ]
-        return FeaturesSeen(
-            [_spectrum(one.detach(), tokens) for one in found], [gain for gain in gains if gain is not None], tokens
-        )
+        stack.enter_context(watched(model, see))
+        stack.enter_context(ActivationCapture(stack.enter_context(CallStack(model)), consume))
+        given = [tensor for _, tensor in parts.tensors(inputs, "inputs")]
+
+        def read(outputs: Any) -> FeaturesSeen:
+            chosen = found
+            if tokens and not names:
+                chosen = found[1:]  # what enters the first norm is the embedding
+            if len(chosen) < 2 and not self.names and not tokens:
+                chosen = activations
+            if len(chosen) < 2:
+                raise Undefined("fewer than two features: name the modules whose outputs they are, features=(...)")
+            sequences = chosen[0].dim() == 3 if self.names else tokens
+            gains = [
+                _gain(before, after, source, sequences)
+                for before, after in itertools.pairwise(chosen)
+                if before is not after and _learned(before, given)
+            ]
+            spectra = [_spectrum(one.detach(), sequences) for one in chosen]
+            return FeaturesSeen(spectra, [gain for gain in gains if gain is not None], sequences)
+
+        return read
+
+
+def _learned(feature: Tensor, inputs: list[Tensor]) -> bool:
+    """Whether a feature depends on anything but the inputs, so that it has a gradient without theirs."""
+    seen: set[Node] = {None, *(tensor.grad_fn for tensor in inputs)}
+    stack: list[Node] = [feature.grad_fn]
+    while stack:
+        node = stack.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        variable = getattr(node, "variable", None)  # of a leaf
+        if variable is not None and not any(variable is one for one in inputs):
+            return True
+        stack.extend(edge[0] for edge in node.next_functions)
+    return False
 
 
 def stages(model: nn.Module) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -11,9 +12,9 @@ from torch import Tensor
 from lswag_hooks import parts
 from lswag_hooks.batch import Batch
 from lswag_hooks.hooks.session import ProbeSession
-from lswag_hooks.objective import Objective
-from lswag_hooks.passes.base import Pass, Undefined
-from lswag_hooks.passes.common import predict, real_inputs
+from lswag_hooks.objective import find_logits
+from lswag_hooks.passes.base import Read, Reading, Undefined
+from lswag_hooks.passes.common import WHOLE
 
 
 @dataclass(frozen=True)
@@ -32,19 +33,23 @@ class JacobianSeen:
 
 
 @dataclass(frozen=True)
-class Jacobian(Pass):
+class Jacobian(Reading):
     """One forward pass, and one backward pass to the inputs."""
 
     need: ClassVar[str] = "jacobian"
 
-    def run(self, session: ProbeSession, batch: Batch, objective: Objective) -> JacobianSeen:
-        """Rows and what they are grouped by."""
-        leaves = real_inputs(batch.inputs, lambda tensor: tensor.detach().clone().requires_grad_())
-        wanted = [tensor for _, tensor in parts.tensors(leaves, "inputs") if tensor.is_floating_point()]
-        outputs = predict(session.model, parts.mapped(leaves, torch.clone))  # copies: a model may work in place
-        found = torch.autograd.grad(outputs.sum(), wanted, allow_unused=True)
-        samples = len(batch)
-        rows = [one.detach().reshape(samples, -1) for one in found if one is not None and len(one) == samples]
-        if not rows:
-            raise Undefined("the output does not depend on the inputs of each sample")
-        return JacobianSeen(torch.cat(rows, 1), outputs.shape[1] if outputs.dim() > 1 else 1, batch.targets)
+    def watch(self, session: ProbeSession, batch: Batch, inputs: Any, stack: contextlib.ExitStack) -> Read:
+        """Nothing is watched but the inputs."""
+        leaves = [tensor for _, tensor in parts.tensors(inputs, "inputs") if tensor.requires_grad]
+        if not leaves:
+            raise Undefined(WHOLE)
+
+        def read(outputs: Any) -> JacobianSeen:
+            logits, samples = find_logits(outputs), len(batch)
+            found = torch.autograd.grad(logits.sum(), leaves, retain_graph=True, allow_unused=True)
+            rows = [one.detach().reshape(samples, -1) for one in found if one is not None and len(one) == samples]
+            if not rows:
+                raise Undefined("the output does not depend on the inputs of each sample")
+            return JacobianSeen(torch.cat(rows, 1), logits.shape[1] if logits.dim() > 1 else 1, batch.targets)
+
+        return read

@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from lswag_hooks.batch import Batch
+from lswag_hooks.devices import double
 from lswag_hooks.hooks.session import ProbeSession
 from lswag_hooks.objective import Objective, check_loss
 from lswag_hooks.passes.base import Pass, Undefined
 from lswag_hooks.passes.common import gradients, layer_weights
-from lswag_hooks.stats import Moments, merge_moments, moments_of
+from lswag_hooks.stats import Moments, moments_of
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class MiniBatches(Pass):
             raise Undefined(f"{self.count} mini-batches of a batch of {len(batch)} samples: give a larger batch")
         _, weights = layer_weights(session.model)
         sums: list[Tensor] | None = None
-        moments: list[Moments] = []
+        draws: list[list[Tensor]] = []
         cuts = [len(batch) * number // self.count for number in range(self.count + 1)]
         for first, last in itertools.pairwise(cuts):
             loss = check_loss(objective(session.model, batch[first:last]))
@@ -46,6 +47,6 @@ class MiniBatches(Pass):
             if self.accumulate:
                 found = found if sums is None else [total + one for total, one in zip(sums, found, strict=True)]
                 sums = found
-            parts = [moments_of(one[None], signed=True, partial=True) for one in found]
-            moments = [merge_moments(a, b) for a, b in zip(moments, parts, strict=True)] if moments else parts
-        return [one.rearrange(torch.Tensor.contiguous) for one in moments]
+            draws.append(found)
+        layers = (double(torch.stack(layer)) for layer in zip(*draws, strict=True))
+        return [moments_of(layer, signed=True, overwrite=True) for layer in layers]
