@@ -2,6 +2,7 @@
 
     python benchmarks/search.py TABLE --out OUT                        # published proxies, as in the table
     python benchmarks/search.py TABLE --store OUT/nb201.db --out OUT   # those that `benchmarks/correlations.py` scored
+    python benchmarks/search.py TABLE --store OUT/nb201.db --fit 200 --out OUT   # and LIBRAs fitted to 200 of those
     python benchmarks/search.py TABLE --sizes --out OUT                # the four sizes, counted now
 
 TABLE has accuracies of a space's architectures: NAS-Bench-201's ``nasbench201_cifar10_release_proxies.csv.gz``, or
@@ -17,7 +18,7 @@ import argparse
 import json
 import math
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,7 +29,7 @@ from torch import nn
 import lswag_hooks as lh
 from lswag_hooks.benchmark import Benchmark
 from lswag_hooks.correlating import Measured
-from lswag_hooks.ensembles import Libra, list_fitted
+from lswag_hooks.ensembles import Libra, LibraChecked, list_fitted
 from lswag_hooks.proxies import Proxy
 from lswag_hooks.report.contents import labels_of
 from lswag_hooks.search import Evolution, RandomSearch
@@ -38,6 +39,7 @@ from lswag_hooks.search.problem import Objective, Problem
 from lswag_hooks.spaces import Space
 from lswag_hooks.store import Store
 
+MOSTLY = 0.8  # a score that is known of fewer networks would leave few to search among
 SEEDS = range(10)
 
 
@@ -108,14 +110,14 @@ def sizes(space: Space, names: Sequence[str]) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index", columns=["params", "flops", "depth", "log_size"]).astype(float)
 
 
-def objectives(scores: pd.DataFrame, fitted: str) -> dict[str, Objective]:
+def objectives(scores: pd.DataFrame, fitted: str, own: Mapping[str, Libra]) -> dict[str, Objective]:
     better = {name: lh.proxies.proxy_class(name).higher_is_better for name in lh.list_proxies()}
     found = {}
     for name in scores:
         if better.get(name.split(" ")[0], True):
             found[name] = Objective((Known(label=name),))
-    for name in (name for name in list_fitted() if name == fitted or name.startswith(f"{fitted}/")):
-        libra = Libra.load(name)
+    known = {name: Libra.load(name) for name in list_fitted() if name == fitted or name.startswith(f"{fitted}/")}
+    for name, libra in {**known, **own}.items():
         if set(libra.selected) <= set(scores):
             found[f"LIBRA {name}"] = Objective(tuple(Known(label=key) for key in libra.selected), libra=libra)
     return found
@@ -132,12 +134,17 @@ def run(
 
 
 def compare(
-    space: Space, accuracy: pd.Series, scores: pd.DataFrame, evaluations: int, fitted: str = ""
+    space: Space,
+    accuracy: pd.Series,
+    scores: pd.DataFrame,
+    evaluations: int,
+    fitted: str = "",
+    own: Mapping[str, Libra] | None = None,
 ) -> pd.DataFrame:
     problem = Problem(among(space, list(scores.index)))
     rows = []
     half = min(25, max(2, evaluations // 8))  # AutoFormer's population, or one that leaves a few generations
-    for name, objective in objectives(scores, fitted).items():
+    for name, objective in objectives(scores, fitted, own or {}).items():
         for algorithm in (Evolution(2 * half, half, half), RandomSearch()):
             for seed in SEEDS:
                 found = run(problem, objective, scores, algorithm, evaluations, seed)
@@ -197,6 +204,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--task")
     parser.add_argument("--store", type=pathlib.Path)
     parser.add_argument("--sizes", action="store_true", help="the four sizes, counted now, beside what there is")
+    parser.add_argument("--fit", type=int, metavar="N", help="set N networks aside and fit LIBRAs to their scores")
     parser.add_argument("--evaluations", type=int, default=200)
     parser.add_argument("--out", type=pathlib.Path, required=True)
     options = parser.parse_args(arguments)
@@ -206,13 +214,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     space, task = lh.get_space(benchmark.space), options.task or benchmark.tasks[0]
     accuracy = benchmark.accuracy(task)
     scores = benchmark.proxies(task) if options.store is None else stored(options.store, benchmark.space)
-    scores = scores[scores.index.isin(accuracy.index)].dropna()
+    scores = scores[scores.index.isin(accuracy.index)]
+    scores = scores[[name for name in scores if scores[name].notna().mean() > MOSTLY]].dropna()
     if options.sizes:
         counted = sizes(space, scores.index)
         scores = scores.drop(columns=counted.columns, errors="ignore").join(counted)
     if len(scores) < 2:
         parser.error("fewer than two architectures have an accuracy and all scores")
-    found = compare(space, accuracy, scores, options.evaluations, f"{benchmark.space}/{task}")
+    own: dict[str, Libra] = {}
+    if options.fit:
+        order = np.random.default_rng(0).permutation(len(scores))
+        seen, scores = scores.iloc[order[: options.fit]], scores.iloc[order[options.fit :]]
+        for name, kind in (("paper's rule", Libra), ("checked", LibraChecked)):
+            own[f"of {options.fit} others, {name}"] = kind().fit(seen, accuracy[seen.index])
+            print(own[f"of {options.fit} others, {name}"].selected)
+    found = compare(space, accuracy, scores, options.evaluations, f"{benchmark.space}/{task}", own)
     options.out.mkdir(parents=True, exist_ok=True)
     found.to_csv(options.out / "search.csv", index=False)
     text = markdown(found, len(scores), options.evaluations)
