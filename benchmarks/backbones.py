@@ -216,7 +216,7 @@ def save(table: pd.DataFrame, file: pathlib.Path) -> None:
     """Put the figures beside those of ``correlations.py``."""
     kept = ("lswag", "lswag_robust", "zico", "swap", "nwot", "backbone")
     scores = table.set_index("arch")[[*kept[:-1], *BASELINES]].astype(float)
-    scores["backbone"] = np.log(scores["params"] * scores["lswag"])
+    scores["backbone"] = scores["params"] * scores["lswag"]
     about = {
         "what": "timm below 110 million parameters, ImageNet-1k",
         "batch": f"{SAMPLES} ImageNet images of {SIDE} px or the network's own size",
