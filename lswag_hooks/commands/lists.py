@@ -10,7 +10,7 @@ from lswag_hooks.proxies import list_proxies, proxy_class
 from lswag_hooks.report.table import console
 from lswag_hooks.spaces import get_space, list_spaces
 
-SHOWN = ("nb201", "nb301", "autoformer")  # of the measured benchmarks: there is no room for more
+SHOWN = ("nb201", "autoformer", "timm")  # of the measured benchmarks: there is no room for more
 
 
 def run_proxies(options: Namespace) -> int:
