@@ -68,7 +68,7 @@ def transnas(which: str, task: str, architectures: int = 100, side: int = 64, sa
 
 EXPERIMENTS = {
     "nb201": Experiment("nasbench201", "benchmarks/nasbench201.csv.gz", "cifar10", 1000, CIFAR, 64),
-    "nb101": Experiment("nasbench101", "benchmarks/nasbench101.csv.gz", "cifar10", 200, CIFAR, 16),
+    "nb101": Experiment("nasbench101", "benchmarks/nasbench101.csv.gz", "cifar10", 200, CIFAR, 64),
     "nb301": Experiment("darts", "benchmarks/nasbench301.csv.gz", "cifar10", 200, CIFAR, 16),
     "micro-object": transnas("micro", "class_object"),
     "micro-jigsaw": transnas("micro", "jigsaw", side=128),
@@ -174,6 +174,8 @@ def _cell(one: Agreement, name: str) -> str:
     if name not in one.estimates:
         return ""
     rho, given = one.estimates[name]["spearman"], one.estimates[name].get("partial")
+    if rho.value != rho.value:
+        return ""
     half = (rho.high - rho.low) / 2
     return f"{rho.value:.3f} ± {half:.2f}" + (
         f" ({given.value:+.2f})" if given is not None and given.value == given.value else ""
