@@ -94,6 +94,8 @@ def make_runner(config: Any, resume: bool = False, checkpoint: str | None = None
     from recipes.burgerformer_coco.randomness import Streams
 
     config.resume, config.load_from = resume, checkpoint
+    config.launcher = "none"  # that of a run of several processes is in its config
+    config.pop("model_wrapper_cfg", None)
     if "LOCAL_RANK" in os.environ:
         import torch
 
