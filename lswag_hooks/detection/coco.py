@@ -106,6 +106,20 @@ def load_coco(folder: str | Path, split: str = "train") -> Coco:
     return read_coco(*find_coco(folder, split))
 
 
+def check_complete(coco: Coco) -> Coco:
+    """The same file, if it says all that MMDetection trains masks on and evaluates them by.
+
+    Raises:
+        InputError: a picture without its size, or an instance without a mask, its area or whether it is a crowd, which
+            would be noticed in the middle of training, or after it.
+    """
+    wanted = {"images": ("width", "height"), "annotations": ("segmentation", "area", "iscrowd")}
+    for part, keys in wanted.items():
+        for key in keys:
+            _check_has(coco.annotations, part, key, coco.content[part])
+    return coco
+
+
 def coco_batch(
     coco: Coco, samples: int = 8, scale: tuple[int, int] | None = SCALE, seed: int = 0, masks: bool = True
 ) -> Batch:
@@ -204,9 +218,17 @@ def _check_content(path: Path, content: Any) -> None:
             raise InputError(f"{path} has no {key}: nothing can be learnt from it.")
     _check_known(path, content["annotations"], "image_id", content["images"])
     _check_known(path, content["annotations"], "category_id", content["categories"])
+    for key, part in (("file_name", "images"), ("bbox", "annotations")):
+        _check_has(path, part, key, content[part])
     names = [category.get("name") for category in content["categories"]]
     if not all(names) or len(set(names)) < len(names):
         raise InputError(f"{path}: every category needs a name of its own.")
+
+
+def _check_has(path: Path, part: str, key: str, entries: Iterable[Mapping[str, Any]]) -> None:
+    without = [entry.get("id") for entry in entries if entry.get(key) is None]
+    if without:
+        raise InputError(f"{path}: {len(without)} of its {part} have no {key}, such as {without[0]!r}.")
 
 
 def _check_known(path: Path, annotations: Iterable[Mapping[str, Any]], key: str, owners: Sequence[Any]) -> None:

@@ -88,7 +88,7 @@ def written(ranking: Ranking, pictures: int, data: str, scale: Sequence[int]) ->
     rows = [row for row in ranking.rows if row.rank is not None]
     sizes = {"params": [row.params for row in rows], "MACs": [row.flops for row in rows]}
     aps = [published(row.name) for row in rows]
-    head = ["backbone", *ranking.proxies, *sizes, "memory (MB)", "AP box"]
+    head = ["network", *ranking.proxies, *sizes, "memory (MB)", "AP box"]
     lines = [" | ".join(head).join(("| ", " |")), "|---|" + "---:|" * (len(head) - 1)]
     for row, ap in zip(rows, aps, strict=True):
         cells = [row.name, *(quantity(row.scores[key]) for key in ranking.proxies), quantity(row.params)]

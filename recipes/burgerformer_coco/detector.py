@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lswag_hooks.detection.coco import SCALE, Coco, load_coco
+from lswag_hooks.detection.coco import SCALE, Coco, check_complete, load_coco
 from lswag_hooks.detection.configs import load_config
 from lswag_hooks.errors import InputError
 from recipes.burgerformer_coco.space import LIMIT, checked_backbone
 
 CONFIG = Path(__file__).parent / "configs" / "mask_rcnn_1x.py"
 EPOCHS, MILESTONES = 12, (8, 11)
+WORKERS = "recipes.burgerformer_coco.randomness.seeded_by_torch"
 
 
 def configure(
@@ -63,7 +64,7 @@ def configure(
     model = filled.model
     if model.get("backbone", {}).get("type") != "LSWAGBackbone" or "in_channels" not in model.get("neck", {}):
         raise InputError(f"{detector}: it needs a backbone of type LSWAGBackbone, and a neck with in_channels.")
-    train, val = load_coco(data, "train"), load_coco(data, "val")
+    train, val = (check_complete(load_coco(data, split)) for split in ("train", "val"))
     spec, built = checked_backbone(backbone, max_params)
     if weights is not None:
         from lswag_hooks.detection.pretrained import load_pretrained
@@ -87,9 +88,14 @@ def configure(
 
 def make_runner(config: Any, resume: bool = False, checkpoint: str | None = None) -> Any:
     """The Runner of a config: one process, or one of several that ``torchrun`` started."""
+    from mmengine.hooks import SyncBuffersHook
     from mmengine.runner import Runner
 
+    from recipes.burgerformer_coco.randomness import Streams
+
     config.resume, config.load_from = resume, checkpoint
+    config.launcher = "none"  # that of a run of several processes is in its config
+    config.pop("model_wrapper_cfg", None)
     if "LOCAL_RANK" in os.environ:
         import torch
 
@@ -97,7 +103,10 @@ def make_runner(config: Any, resume: bool = False, checkpoint: str | None = None
         if not torch.cuda.is_available():  # a rehearsal on a CPU
             torch.distributed.init_process_group("gloo")
             config.model_wrapper_cfg = {"device_ids": None, "broadcast_buffers": False}
-    return Runner.from_cfg(config)
+    runner = Runner.from_cfg(config)
+    runner.register_hook(Streams())
+    runner.register_hook(SyncBuffersHook())  # running means of norms, which each process has of its own pictures
+    return runner
 
 
 def _set_classes(part: Any, classes: int) -> None:
@@ -121,7 +130,7 @@ def _set_data(config: Any, train: Coco, val: Coco, scale: Sequence[int], batch_s
         for step in loader.dataset.pipeline:
             if step.type == "Resize":
                 step.scale = (max(scale), min(scale))
-    config.train_dataloader.batch_size = batch_size
+    config.train_dataloader.update(batch_size=batch_size, persistent_workers=False, worker_init_fn={"type": WORKERS})
     config.val_evaluator.ann_file = config.test_evaluator.ann_file = str(val.annotations)
 
 

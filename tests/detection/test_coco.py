@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import lswag_hooks as lh
-from lswag_hooks.detection.coco import coco_batch, find_coco, load_coco, polygon_mask, read_coco
+from lswag_hooks.detection.coco import check_complete, coco_batch, find_coco, load_coco, polygon_mask, read_coco
 from lswag_hooks.detection.shapes import draw_shapes, shapes_batch, write_shapes
 from lswag_hooks.errors import InputError
 
@@ -97,6 +97,8 @@ def test_a_polygon_against_the_even_odd_rule():
         (lambda c: c.pop("categories"), "no COCO annotation file"),
         (lambda c: c["annotations"][0].update(category_id=9), "category_id.*9"),
         (lambda c: c["annotations"][0].update(image_id=77), "image_id.*77"),
+        (lambda c: c["images"][2].pop("file_name"), "1 of its images have no file_name, such as 3"),
+        (lambda c: c["annotations"][0].pop("bbox"), "1 of its annotations have no bbox, such as 1"),
         (lambda c: c["categories"][1].update(id=1), "twice"),
         (lambda c: c["categories"][1].update(name="disc"), "name of its own"),
     ],
@@ -105,6 +107,16 @@ def test_bad_annotations_are_refused(folder, change, said):
     changed(folder, change)
     with pytest.raises(InputError, match=said):
         load_coco(folder)
+
+
+@pytest.mark.parametrize(
+    ("part", "key"), [("images", "width"), *(("annotations", key) for key in ("segmentation", "area", "iscrowd"))]
+)
+def test_what_training_needs_beyond_boxes_is_refused_where_it_lacks(folder, part, key):
+    assert check_complete(load_coco(folder)).classes == ("disc", "square", "triangle")
+    changed(folder, lambda content: content[part][1].pop(key))
+    with pytest.raises(InputError, match=f"1 of its {part} have no {key}, such as 2"):
+        check_complete(load_coco(folder))
 
 
 def test_files_that_are_not_there(folder, tmp_path):

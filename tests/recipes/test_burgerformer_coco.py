@@ -82,6 +82,10 @@ class TestBadInput:
         (data / "images" / "000002.png").unlink()
         with pytest.raises(InputError, match=r"1 of the 8 pictures .* are not in .*000002.png"):
             detect.main(command(data, tmp_path / "out"))
+        (data / "images" / "000002.png").write_bytes((data / "images" / "000001.png").read_bytes())
+        changed(data, lambda content: content["annotations"][0].pop("segmentation"))
+        with pytest.raises(InputError, match="1 of its annotations have no segmentation"):
+            detect.main(command(data, tmp_path / "out"))
         changed(data, lambda content: content["categories"].clear())
         with pytest.raises(InputError, match="has no categories"):
             detect.main(command(data, tmp_path / "out"))
