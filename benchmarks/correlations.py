@@ -68,7 +68,7 @@ def transnas(which: str, task: str, architectures: int = 100, side: int = 64, sa
 
 EXPERIMENTS = {
     "nb201": Experiment("nasbench201", "benchmarks/nasbench201.csv.gz", "cifar10", 1000, CIFAR, 64),
-    "nb101": Experiment("nasbench101", "benchmarks/nasbench101.csv.gz", "cifar10", 200, CIFAR, 64),
+    "nb101": Experiment("nasbench101", "benchmarks/nasbench101.csv.gz", "cifar10", 200, CIFAR, 16),
     "nb301": Experiment("darts", "benchmarks/nasbench301.csv.gz", "cifar10", 200, CIFAR, 16),
     "micro-object": transnas("micro", "class_object"),
     "micro-jigsaw": transnas("micro", "jigsaw", side=128),
