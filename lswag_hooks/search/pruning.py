@@ -66,6 +66,20 @@ class Pruning:
     def __post_init__(self) -> None:
         check_budget(operations=self.operations, repeats=self.repeats)
 
+    @property
+    def supernets(self) -> int:
+        """How many are scored: the whole, in each round each operation left out, and what is left of them.
+
+        Example:
+            >>> Pruning().supernets
+            1005
+        """
+        total, live = 2 + 2 * (3 + 4 + 5), len(OPERATIONS)
+        while live > 1:
+            total += len(CELLS) * len(EDGES) * live + (live < len(OPERATIONS))
+            live = max(1, live - self.operations)
+        return self.repeats * total
+
 
 @dataclass(frozen=True)
 class SupernetWork(Work):
@@ -169,7 +183,7 @@ def run_pruning(
     own = {one.name: getattr(work, one.name) for one in fields(Work)} | {"num_classes": classes}
     seen = Seen(problem, objective)
     history: list[dict[str, Any]] = []
-    with contextlib.ExitStack() as stack, progress_bar(_supernets(pruning), progress) as advance:
+    with contextlib.ExitStack() as stack, progress_bar(pruning.supernets, progress) as advance:
         rate = Rate(advance)
         evaluators = []
         for repeat in range(pruning.repeats):
@@ -216,15 +230,6 @@ def rank_sums(draws: Sequence[Sequence[Measured]], objective: Objective) -> np.n
         _, ranks = np.unique([_rounded(loss) for loss in losses], return_inverse=True)
         total += weights[proxy.key] * ranks
     return total
-
-
-def _supernets(pruning: Pruning) -> int:
-    """How many supernets are scored: the whole, in each round each operation left out, and what is left of them."""
-    total, live = 2 + 2 * (3 + 4 + 5), len(OPERATIONS)
-    while live > 1:
-        total += len(CELLS) * len(EDGES) * live + (live < len(OPERATIONS))
-        live = max(1, live - pruning.operations)
-    return pruning.repeats * total
 
 
 def _rounded(value: float) -> float:

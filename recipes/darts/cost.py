@@ -10,8 +10,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from lswag_hooks.errors import InputError
+from lswag_hooks.search import Pruning
 from lswag_hooks.spaces.counting import piece_cost
 from lswag_hooks.spaces.darts import network, network_cost
 from lswag_hooks.spaces.darts_network import AuxiliaryHead, Stem
@@ -43,6 +45,7 @@ SETTINGS = {
     "cifar10": Setting(36, 20, 10, "cifar", 32, 50_000, 10_000, 600, 96),
     "imagenet": Setting(48, 14, 1000, "imagenet", 224, 1_281_167, 50_000, 250, 1024),
 }
+SEARCHES = {"cifar10": Pruning(), "imagenet": Pruning(operations=2)}  # as in configs/
 GENOTYPE = {"cifar10": "TE_NAS_CIFAR", "imagenet": "TE_NAS_IMAGENET"}
 
 
@@ -125,8 +128,22 @@ def kept_bytes(model: Any, images: Tensor) -> int:
     return sum(one.untyped_storage().nbytes() for key, one in kept.items() if key not in weights)
 
 
+def search_flops(pruning: Pruning, images: int = 64, side: int = 32) -> float:
+    """Operations of a search, at most: as if every supernet were the whole one.
+
+    FLOPs = 2 · MACs · 3 · images · supernets.
+
+    Example:
+        >>> f"{search_flops(Pruning()):.1e}"
+        '9.3e+11'
+    """
+    with torch.device("meta"), FlopCounterMode(display=False) as counter, torch.no_grad():
+        pruning.supernet.build()(torch.empty(2, 3, side, side))
+    return counter.get_total_flops() / 2 * (1 + BACKWARD) * images * pruning.supernets
+
+
 def main(args: Sequence[str] | None = None) -> int:
-    """Print days and memory of both full runs; returns the exit status."""
+    """Print days and memory of both searches and full runs; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m recipes.darts.cost", description=__doc__)
     add = parser.add_argument
     add("--genotype", help="a string, search's YAML file, or a published one's name; by default TE-NAS's two")
@@ -134,6 +151,13 @@ def main(args: Sequence[str] | None = None) -> int:
     add("--utilisation", type=float, default=0.075, help="share of it that is reached")
     add("--batch", type=int, help="images of one GPU at a time; by default the whole batch")
     options = parser.parse_args(args)
+    for name, pruning in SEARCHES.items():
+        flops = search_flops(pruning)
+        days = flops / (options.tflops * 1e12 * options.utilisation) / DAY
+        print(
+            f"{name}: search, {pruning.supernets:,} supernets on 64 images: at most {flops:.1e} FLOPs, "
+            f"{days:.0e} GPU days of arithmetic"
+        )
     for name, full in SETTINGS.items():
         setting = dataclasses.replace(full, batch=options.batch or full.batch)
         genotype = read_genotype(options.genotype or GENOTYPE[name])
