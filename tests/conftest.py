@@ -1,9 +1,13 @@
+import os
 import random
 
 import numpy as np
 import pytest
 import torch
 
+# of the processes that tests start, too: on a busy machine the threads of small products wait for one another, and a
+# test of ten seconds takes minutes
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 torch.set_num_threads(1)
 
 
