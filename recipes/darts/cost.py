@@ -139,7 +139,7 @@ def search_flops(pruning: Pruning, images: int = 64, side: int = 32) -> float:
     """
     with torch.device("meta"), FlopCounterMode(display=False) as counter, torch.no_grad():
         pruning.supernet.build()(torch.empty(2, 3, side, side))
-    return counter.get_total_flops() / 2 * (1 + BACKWARD) * images * pruning.supernets
+    return float(counter.get_total_flops()) / 2 * (1 + BACKWARD) * images * pruning.supernets
 
 
 def main(args: Sequence[str] | None = None) -> int:
