@@ -233,6 +233,8 @@ def check_loss(loss: Any) -> Tensor:
     if not isinstance(loss, Tensor) or loss.numel() != 1:
         shape = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
         raise InputError(f"the loss must be one number, got {shape}: reduce it over the batch (mean or sum).")
+    if loss.is_complex():
+        raise InputError("the loss is a complex number: return a real one, such as its absolute value.")
     if not torch.isfinite(loss).all():
         raise InputError(
             f"the loss is {float(loss.detach())}: the inputs or the initialisation overflow. Check the input "

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from lswag_hooks.batch import Batch
 from lswag_hooks.coverage import Coverage
@@ -24,7 +23,7 @@ from lswag_hooks.hooks.forward import Forward, Watcher
 from lswag_hooks.hooks.inventory import Parameters, WeightLayer
 from lswag_hooks.hooks.rules import blocks
 from lswag_hooks.hooks.rules.source import TILE_BYTES
-from lswag_hooks.hooks.session import Mode, ProbeSession
+from lswag_hooks.hooks.session import Mode, ProbeSession, joins_samples
 from lswag_hooks.hooks.weights import GradientCapture, LayerGradients
 from lswag_hooks.objective import Objective, SupervisedObjective, check_loss, forward
 from lswag_hooks.passes import Undefined, look, readers_of, run_passes
@@ -32,6 +31,7 @@ from lswag_hooks.profile import LayerProfile
 from lswag_hooks.proxies import LSWAG, Observation, Proxy
 from lswag_hooks.reduction import LayerReduction, LayerStore, all_sum
 from lswag_hooks.stats import agreement, count_distinct, moments_of, pack
+from lswag_hooks.wording import quantity
 
 if TYPE_CHECKING:
     from lswag_hooks.stats import ActivationPatterns
@@ -124,8 +124,8 @@ def _fitting(
             return observer
         except OverBudget as error:
             modules = session.model.named_modules()
-            coupled = [name for name, module in modules if isinstance(module, _BatchNorm) and module.training]
-            wanted = f"a forward pass of {size} samples holds more than {error.seen / 1e6:,.0f} MB, max_memory is less"
+            coupled = [name for name, module in modules if joins_samples(module)]
+            wanted = f"a forward pass of {size} samples holds more than {quantity(error.seen)}B: max_memory is less"
             if coupled:
                 raise InputError(
                     f"{wanted}, and the batch cannot be split, because BatchNorm ({coupled[0]}) joins its samples: use "
@@ -230,7 +230,8 @@ class _Observer:
             for kept in (self.units, self.packed, self.patterns):
                 kept.pop(position, None)
         if first:
-            describe(result, watcher.parameters, self.units, self.settings.mode, self.seen, self.coverage)
+            describe(result, watcher.parameters, self.units, self.seen, self.coverage)
+            self.coverage.coupled = sum(map(joins_samples, self.session.modules))
         if self.gradient_proxies:
             self._backward(watcher, part, result, whole, retain=bool(reads))
         for reader, read in zip(self.readers, reads, strict=False):

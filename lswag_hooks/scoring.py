@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lswag_hooks import parts
 from lswag_hooks.batch import Batch
 from lswag_hooks.errors import InputError, LSWAGError
 from lswag_hooks.functional.lswag import Interval, check_interval
@@ -147,7 +148,7 @@ def score(
 
 
 def check_devices(model: nn.Module, batch: Batch) -> None:
-    """Refuse a model and a batch on different devices, and a model without parameters."""
+    """Refuse a model that cannot be probed, a batch on another device, and one without gradients."""
     check_supported(model)
     devices = {str(parameter.device) for parameter in model.parameters()}
     if "meta" in devices:
@@ -156,6 +157,10 @@ def check_devices(model: nn.Module, batch: Batch) -> None:
         raise InputError(
             f"the model is on {', '.join(sorted(devices))}, the batch on {batch.device}: move one, for example "
             f"batch.to('{sorted(devices)[0]}')."
+        )
+    if any(tensor.is_inference() for part in (batch.inputs, batch.targets) for _, tensor in parts.tensors(part, "")):
+        raise InputError(
+            "the batch was made under torch.inference_mode(), which rules gradients out: clone it outside."
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lswag_hooks.errors import told
 from lswag_hooks.hooks.activations import ActivationCall, ActivationCapture
 from lswag_hooks.hooks.calls import CallStack
 from lswag_hooks.hooks.graph import DATA, Graph, WeightCall, read_graph
@@ -109,6 +111,7 @@ class Watcher:
             probe: forward pass of the experiment (a, a, b); run at most once, only if something needs it.
         """
         calls: list[ActivationCall] = []
+        unplaced: dict[str, str] = {}
         held: list[tuple[int, ActivationCall, Tensor]] = []
         regions: list[tuple[int, ...]] = []
         fed: dict[Any, int] = {}
@@ -119,6 +122,9 @@ class Watcher:
             if output.grad_fn is not None:
                 fed[output.grad_fn] = position
             if consume is None:
+                return
+            if output.is_nested:
+                unplaced[call.name] = "a nested tensor"
                 return
             shape = tuple(output.shape)
             if shape and shape[0] == self.samples and not (len(shape) == 3 and shape[1] == self.samples):
@@ -134,7 +140,7 @@ class Watcher:
         ):
             value = loss(marked)
         graph = read_graph([value], self.parameters.names, known)
-        result = Forward(value, graph, Inventory([]), calls, others=capture.others, opaque=stack.opaque)
+        result = Forward(value, graph, Inventory([]), calls, unplaced, others=capture.others, opaque=stack.opaque)
         # by the graph, no sample enters them; the node of an activation in place on a view is not in the graph
         shared = {position for node, position in fed.items() if not graph.flags.get(node, DATA) & DATA}
         result.shared = {position: calls[position] for position in shared}
@@ -187,9 +193,8 @@ class Watcher:
         """
         found: dict[str, Layout | str] = {}
         undecided, shared = graph.undecided(), [call for call in graph.shared() if _rows(call) == self.samples]
-        if (undecided or shared) and probe is not None:
-            twin, seen = probe()
-            probe = lambda: (twin, seen)  # noqa: E731  (the experiment is made once)
+        made = _Once(probe)
+        if (undecided or shared) and (twin := made.graph) is not None:
             # constants, or data that came without a graph?
             theirs = {key: call for call, key in _numbered(twin.undecided())}
             pairs = [(call, theirs[key]) for call, key in _numbered(undecided) if key in theirs]
@@ -202,11 +207,12 @@ class Watcher:
         else:
             graph.depends = graph.reaches_data()
         unsettled, joined = self._settle(graph, regions)
-        if (unsettled or activations) and probe is not None:
-            found = self._experiment(probe, graph, unsettled)
+        if (unsettled or activations) and (twin := made.graph) is not None:
+            self._experiment(twin, graph, unsettled)
+            found = {name: self._activation_layout(output) for name, output in made.outputs.items()}
         for call in unsettled:
             if call.layout is None:
-                call.reason = call.reason or UNPLACED
+                call.reason = call.reason or UNPLACED + made.failure
         self._settle_joined(graph, joined)
         return found
 
@@ -214,6 +220,8 @@ class Watcher:
         """Give each product its layout; returns those that only an experiment can settle, and sums that tables join."""
         unsettled, joined = [], []
         for call in graph.calls:
+            if call.reason:
+                continue
             if call.kind == "lookup":
                 indices = call.node._saved_indices
                 if call.node._saved_scale_grad_by_freq:
@@ -224,8 +232,7 @@ class Watcher:
                     call.reason = "looked up without a sample axis"
                 continue
             if call.kind == "broadcast":
-                if not call.reason:
-                    joined.append(call)
+                joined.append(call)
                 continue
             edge = call.node.next_functions[call.data]
             batched = call.node.name() in ("BmmBackward0", "BaddbmmBackward0")
@@ -275,10 +282,9 @@ class Watcher:
             else:
                 call.reason = f"every sample shares it; {UNPLACED} where it joins the data"
 
-    def _experiment(self, probe: Probe, graph: Graph, unsettled: list[WeightCall]) -> dict[str, Layout | str]:
+    def _experiment(self, twin: Graph, graph: Graph, unsettled: list[WeightCall]) -> None:
         """Settle what is left by the pass (a, a, b), whose calls are matched by weight and number."""
-        twin_graph, seen = probe()
-        twins = {key: call for call, key in _numbered(twin_graph.calls)}
+        twins = {key: call for call, key in _numbered(twin.calls)}
         for call, key in _numbered(graph.calls):
             if call not in unsettled:
                 continue
@@ -287,10 +293,35 @@ class Watcher:
                 call.layout = found
             else:
                 call.reason = found
-        return {name: self._activation_layout(output) for name, output in seen.items()}
 
 
 UNPLACED = "its rows could not be assigned to samples"
+
+
+class _Once:
+    """The experiment, made when its graph is first looked at; None where there is none, or where the model refuses it.
+
+    Attributes:
+        outputs: of all activations, once it was made.
+        failure: why it could not be made, to append to a reason.
+    """
+
+    def __init__(self, probe: Probe | None) -> None:
+        self.probe = probe
+        self.outputs: dict[str, Tensor] = {}
+        self.failure = ""
+
+    @functools.cached_property
+    def graph(self) -> Graph | None:
+        """Graph of its forward pass."""
+        if self.probe is None:
+            return None
+        try:
+            graph, self.outputs = self.probe()
+        except Exception as error:  # a model may be made for one size of batch alone
+            self.failure = f", for a pass of three samples failed: {told(error)}"
+            return None
+        return graph
 
 
 def _feeding(graph: Graph, activations: dict[Any, int], inventory: Inventory) -> dict[str, int]:
