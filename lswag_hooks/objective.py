@@ -153,7 +153,13 @@ class TrainingStepObjective:
             )
         silent: Any = _silent(model)
         step = type(silent).training_step  # of the class: a compiled instance holds one that is bound to the original
-        numbered = len(inspect.signature(step).parameters) > 2  # Lightning allows training_step(self, batch) too
+        arguments = inspect.signature(step).parameters
+        if "dataloader_iter" in arguments:
+            raise InputError(
+                f"{type(model).__name__}.training_step takes an iterator over mini-batches, not a batch: pass loss=, a "
+                "function of (outputs, targets)."
+            )
+        numbered = len(arguments) > 2  # Lightning allows training_step(self, batch) too
         result = step(silent, batch.as_loaded(), 0) if numbered else step(silent, batch.as_loaded())
         if isinstance(result, Mapping):
             result = result.get("loss")

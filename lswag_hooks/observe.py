@@ -125,7 +125,7 @@ def _fitting(
         except OverBudget as error:
             modules = session.model.named_modules()
             coupled = [name for name, module in modules if joins_samples(module)]
-            wanted = f"a forward pass of {size} samples holds more than {quantity(error.seen)}B: max_memory is less"
+            wanted = f"a forward pass of {size} samples holds more than {quantity(error.seen)}B, and max_memory is less"
             if coupled:
                 raise InputError(
                     f"{wanted}, and the batch cannot be split, because BatchNorm ({coupled[0]}) joins its samples: use "

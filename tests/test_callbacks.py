@@ -170,6 +170,11 @@ class TestScoring:
         with pytest.raises(InputError, match="pass loss="):
             fit(pl, LSWAGCallback(), model=model)
 
+    def test_a_step_that_fetches_its_own_batches_is_told_to_give_a_loss(self, pl):
+        model = lit(pl, training_step=lambda self, dataloader_iter: next(dataloader_iter))
+        with pytest.raises(InputError, match=r"iterator over mini-batches.*loss="):
+            fit(pl, LSWAGCallback(samples=12), model=model)
+
     def test_batches_pass_the_transfer_hooks(self, pl):
         seen = []
 
