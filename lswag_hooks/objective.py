@@ -215,9 +215,14 @@ def resolve_objective(model: nn.Module, loss: Any = None, reduction: Reduction |
         return cast(Objective, loss)
     if loss is None and (own := _detection(model)) is not None:
         return own
-    if loss is not None and not callable(loss):
-        raise InputError(f"loss={loss!r} is neither a callable of (outputs, targets) nor 'training_step'.")
+    check_loss_argument(loss)
     return SupervisedObjective(loss, reduction)
+
+
+def check_loss_argument(loss: Any) -> None:
+    """Refuse what is no ``loss=`` for any model."""
+    if loss is not None and loss != "training_step" and not callable(loss):
+        raise InputError(f"loss={loss!r} is neither a callable of (outputs, targets) nor 'training_step'.")
 
 
 def _detection(model: nn.Module) -> Objective | None:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from lswag_hooks import parts
-from lswag_hooks.batch import Batch
+from lswag_hooks.batch import Batch, as_batch
 from lswag_hooks.errors import InputError, LSWAGError
 from lswag_hooks.functional.lswag import Interval, check_interval
 from lswag_hooks.hooks.session import Mode, check_supported
@@ -86,13 +86,7 @@ def score(
     if interval is not None:
         check_interval(interval)
         wanted = [replace(p, interval=interval) if isinstance(p, LSWAG) and p.interval is None else p for p in wanted]
-    if isinstance(batch, (tuple, list)) and len(batch) == 2:
-        batch = Batch(*batch)
-    if not isinstance(batch, Batch):
-        raise InputError(
-            f"a batch is a Batch or a pair (inputs, targets), got {type(batch).__name__}: see Batch.builtin, "
-            "Batch.load and Batch.from_dataloader."
-        )
+    batch = as_batch(batch)
     if isinstance(model, str):
         images = isinstance(batch.inputs, Tensor) and batch.inputs.ndim == 4
         size = tuple(batch.inputs.shape[1:]) if images else None

@@ -644,7 +644,7 @@ class TestRefusals:
             ({"min_score": "high"}, "min_score='high' for 'lswag': give a number"),
             ({"min_score": float("nan")}, "give a number"),
             ({"seed": -1}, "seed=-1"),
-            ({"batch": 64}, "batch is a int: give a Batch, a pair"),
+            ({"batch": 64}, r"a Batch or a pair \(inputs, targets\), got int"),
         ],
     )
     def test_arguments(self, options, message):
