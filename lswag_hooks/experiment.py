@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from lswag_hooks import parts
 from lswag_hooks.batch import Batch
-from lswag_hooks.hooks.forward import Probe, Watcher
+from lswag_hooks.hooks.forward import Watcher
 from lswag_hooks.hooks.graph import Graph
+from lswag_hooks.hooks.placing import Probe
 from lswag_hooks.hooks.session import Mode, ProbeSession
 from lswag_hooks.objective import Objective
 

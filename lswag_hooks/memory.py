@@ -22,6 +22,7 @@ def parse_bytes(value: int | float | str | None) -> int | None:
     """
     if value is None:
         return None
+    given = value
     if isinstance(value, str):
         text = value.strip().lower().removesuffix("b").removesuffix("i")
         factor = _UNITS.get(text[-1:], 1)
@@ -31,7 +32,7 @@ def parse_bytes(value: int | float | str | None) -> int | None:
         except ValueError:
             value = -1
     if not isinstance(value, (int, float)) or not 0 < value < math.inf:
-        raise InputError("max_memory: give bytes as a positive number, or a string such as '4GB'.")
+        raise InputError(f"max_memory={given!r}: give bytes as a positive number, or a string such as '4GB'.")
     return int(value)
 
 

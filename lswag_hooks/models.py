@@ -69,8 +69,7 @@ def build(
         with seeded(seed, start_cuda=True):
             model = build_detector(spec, num_classes)
         return model if device is None else model.to(device)
-    if num_classes is not None and num_classes < 1:
-        raise InputError(f"num_classes={num_classes}: give one or more.")
+    check_classes(num_classes)
     if library == "timm" and name:
         make = functools.partial(_timm, name, num_classes, image_size)
     elif library == "torchvision" and name:
@@ -85,6 +84,12 @@ def build(
     with seeded(seed, start_cuda=library not in ("timm", "torchvision", *list_spaces())):
         model = make()
     return model if device is None else model.to(device)
+
+
+def check_classes(num_classes: int | None) -> None:
+    """Refuse a number of outputs that makes no sense."""
+    if num_classes is not None and num_classes < 1:
+        raise InputError(f"num_classes={num_classes}: give one or more.")
 
 
 def describe(spec: Spec) -> str:

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lswag_hooks.batch import Batch
+from lswag_hooks import parts
+from lswag_hooks.batch import Batch, as_batch
 from lswag_hooks.errors import InputError, LSWAGError
 from lswag_hooks.functional.lswag import Interval, check_interval
 from lswag_hooks.hooks.session import Mode, check_supported
@@ -85,13 +86,7 @@ def score(
     if interval is not None:
         check_interval(interval)
         wanted = [replace(p, interval=interval) if isinstance(p, LSWAG) and p.interval is None else p for p in wanted]
-    if isinstance(batch, (tuple, list)) and len(batch) == 2:
-        batch = Batch(*batch)
-    if not isinstance(batch, Batch):
-        raise InputError(
-            f"a batch is a Batch or a pair (inputs, targets), got {type(batch).__name__}: see Batch.builtin, "
-            "Batch.load and Batch.from_dataloader."
-        )
+    batch = as_batch(batch)
     if isinstance(model, str):
         images = isinstance(batch.inputs, Tensor) and batch.inputs.ndim == 4
         size = tuple(batch.inputs.shape[1:]) if images else None
@@ -147,7 +142,7 @@ def score(
 
 
 def check_devices(model: nn.Module, batch: Batch) -> None:
-    """Refuse a model and a batch on different devices, and a model without parameters."""
+    """Refuse a model that cannot be probed, a batch on another device, and one without gradients."""
     check_supported(model)
     devices = {str(parameter.device) for parameter in model.parameters()}
     if "meta" in devices:
@@ -156,6 +151,10 @@ def check_devices(model: nn.Module, batch: Batch) -> None:
         raise InputError(
             f"the model is on {', '.join(sorted(devices))}, the batch on {batch.device}: move one, for example "
             f"batch.to('{sorted(devices)[0]}')."
+        )
+    if any(tensor.is_inference() for part in (batch.inputs, batch.targets) for _, tensor in parts.tensors(part, "")):
+        raise InputError(
+            "the batch was made under torch.inference_mode(), which rules gradients out: clone it outside."
         )
 
 

@@ -336,6 +336,14 @@ def test_batch_norm_in_batch_mode_cannot_be_split(mode):
     assert score(net, batch, mode=mode, max_memory=2 * held(net, batch))["lswag"] > 0
 
 
+def test_batch_norm_without_running_statistics_cannot_be_split_in_evaluation_mode_either():
+    net, batch = cnn(norm=True), make_batch("norm", 12)
+    net[1] = nn.BatchNorm2d(net[1].num_features, track_running_stats=False, dtype=torch.float64)
+    with pytest.raises(InputError, match=re.escape("BatchNorm (1) joins its samples")):
+        score(net, batch, mode="eval", max_memory=held(net, batch) // 2)
+    assert score(net, batch, mode="eval").coverage.coupled == 1
+
+
 def test_batch_norm_of_running_statistics_can_be_split():
     net, batch = cnn(norm=True), make_batch("norm", 12)
     with torch.no_grad():

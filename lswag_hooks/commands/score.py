@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 from jsonargparse import ArgumentParser, Namespace
 
-from lswag_hooks.commands.common import add_common, by, check_paths, load_batch, write
+from lswag_hooks.commands.common import SIZE, add_common, by, check_paths, load_batch, piped, write
+from lswag_hooks.errors import InputError, LSWAGError, told
 from lswag_hooks.models import build, expected_input_size
 from lswag_hooks.proxies import resolve_proxies
 from lswag_hooks.ranking import check_any, images_of, with_size
@@ -39,14 +40,22 @@ def run_score(options: Namespace) -> int:
     )
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"lswag_hooks\.commands")  # the notes are printed
-        result = score(model, batch, with_size(proxies), seed=options.seed, verify=options.verify, **shared)
+        try:
+            result = score(model, batch, with_size(proxies), seed=options.seed, verify=options.verify, **shared)
+        except Exception as error:
+            if isinstance(error, LSWAGError) or ":" in options.model:  # of one's own: the traceback shows where
+                raise
+            raise InputError(
+                f"{options.model} cannot be run on images {by(images_of(batch))} ({told(error)}): give it images of "
+                f"its own size, {by(expected_input_size(options.model) or SIZE)}."
+            ) from error
     check_any(result, keys)
 
     row = summarise(options.model, keys, {options.seed: result}, {}, result.seconds)
     better = {proxy.key: proxy.higher_is_better for proxy in proxies}
     as_table = Ranking([row], better, [options.seed])
     write(options, {"model": options.model, **result.to_dict()}, as_table)
-    if options.json == "-":
+    if piped(options):
         return 0
     show = console().print
     show(f"{options.model} on {len(batch)} samples of {batch.name}, {by(images_of(batch))}, seed {options.seed}")
