@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from lswag_hooks import parts
 from lswag_hooks.batch import Batch
 from lswag_hooks.coverage import Coverage
 from lswag_hooks.description import describe, wanted_activations, weight_rows
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
 
 CODES = {"patterns", "union", "agreement"}
 GRADIENTS = {"moments", "signed", "gradient", "channels"}
+MOST_A_VALUE = 4096  # bytes that a backbone keeps for a value of its input; those that were tried keep 600 to 1,700
 
 
 @dataclass(frozen=True)
@@ -117,24 +120,46 @@ def _fitting(
 ) -> _Observer:
     """Observe the whole batch, or as many samples at a time as fit."""
     size = len(batch)
+    one = _expected(session.model, batch, objective, settings.budget)
     while True:
         observer = _Observer(session, parameters, batch, objective, proxies, settings)
         try:
+            if settings.budget is not None and one is not None and one * size > settings.budget:
+                raise OverBudget(one * size)  # known before any work
             observer.run(size)
             return observer
         except OverBudget as error:
             modules = session.model.named_modules()
             coupled = [name for name, module in modules if isinstance(module, _BatchNorm) and module.training]
-            wanted = f"a forward pass of {size} samples holds more than {error.seen / 1e6:,.0f} MB, max_memory is less"
+            wanted = (
+                f"a forward pass of {size} samples holds more than {error.seen / 1e6:,.0f} MB, max_memory (by default "
+                f"60 % of what is free) is {(settings.budget or 0) / 1e6:,.0f} MB"
+            )
+            joins: str = getattr(objective, "joins", "")
+            mend: str = getattr(objective, "mend", "use a smaller batch")
+            if joins:
+                raise InputError(
+                    f"{wanted}, and the batch cannot be split, because {joins}: {mend}, or raise max_memory."
+                ) from None
             if coupled:
                 raise InputError(
-                    f"{wanted}, and the batch cannot be split, because BatchNorm ({coupled[0]}) joins its samples: use "
-                    "a smaller batch, raise max_memory, or score with mode='eval' (running statistics)."
+                    f"{wanted}, and the batch cannot be split, because BatchNorm ({coupled[0]}) joins its samples: "
+                    f"{mend}, raise max_memory, or score with mode='eval' (running statistics)."
                 ) from None
             if size == 1:
                 raise InputError(f"{wanted}: raise max_memory or score smaller inputs.") from None
             size = -(-size // 2)
             size = size if size < 8 else -(-size // 8) * 8  # whole bytes of codes
+
+
+def _expected(model: nn.Module, batch: Batch, objective: Objective, budget: int | None) -> int | None:
+    """Bytes that a forward pass of one sample holds at the least, where an objective can tell, and it may matter."""
+    tell = getattr(objective, "held_bytes", None)
+    if tell is None or budget is None:
+        return None
+    pixels = sum(tensor.numel() for _, tensor in parts.tensors(batch.inputs, "inputs"))
+    found: int | None = tell(model, batch) if pixels * MOST_A_VALUE > budget else None
+    return found
 
 
 class _Observer:
@@ -357,10 +382,15 @@ def count_macs(model: nn.Module, batch: Batch, objective: Objective | None = Non
     try:
         # attention that is one operation is not counted, the plain formula is; without gradients nn.MultiheadAttention
         # and MPS would take the former in any case, and the counter fails where a parameter is handed to a module (PiT)
-        with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH), counter:
+        with torch.enable_grad(), forgetting(), sdpa_kernel(SDPBackend.MATH), counter:
             # a detector of mmdet is not called with its inputs alone
             predict = getattr(objective, "predict", None)
             forward(model, one.inputs) if predict is None else predict(model, one)
     except Exception:  # any model may refuse a batch of one
         return None
     return counter.get_total_flops() / 2
+
+
+def forgetting() -> saved_tensors_hooks:
+    """While open, a forward pass keeps nothing for a backward pass, which must not be asked for."""
+    return saved_tensors_hooks(lambda tensor: None, lambda kept: kept)

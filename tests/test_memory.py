@@ -74,12 +74,14 @@ def make_batch(kind, samples, dtype=torch.float64):
 
 
 def held(net, batch):
-    """Bytes of the outputs of innermost modules in one forward pass."""
-    sizes = []
+    """Bytes of the outputs of innermost modules in one forward pass, each piece of memory once."""
+    sizes, kept = [], []
 
     def note(module, inputs, output):
         output = output[0] if isinstance(output, tuple) else output
-        sizes.append(output.numel() * output.element_size())
+        if output.data_ptr() not in {one.data_ptr() for one in kept}:
+            sizes.append(output.numel() * output.element_size())
+        kept.append(output)
 
     handles = [module.register_forward_hook(note) for module in net.modules() if not module._modules]
     with ProbeSession(net, "eval"):
@@ -321,6 +323,19 @@ def test_memory_bound_is_exact_at_the_edge():
     score(net, batch, "swap", mode="eval", max_memory=bytes_held)
     assert sizes.seen == [12]
     score(net, batch, "swap", mode="eval", max_memory=bytes_held - 1)
+    assert sizes.seen == [12, 6, 6]
+
+
+@pytest.mark.parametrize(
+    "more", [[nn.ReLU(inplace=True)], [nn.Identity()], [nn.Dropout()], [nn.Unflatten(1, (2, 4)), nn.Flatten()]]
+)
+def test_what_is_in_place_or_a_view_takes_no_memory(more):
+    net = nn.Sequential(nn.Linear(6, 8), *more, nn.Linear(8, CLASSES)).double()
+    batch = Batch(torch.randn(12, 6).double(), torch.arange(12) % CLASSES)
+    sizes, bytes_held = Sizes(net), 12 * (8 + CLASSES) * 8
+    score(net, batch, "zico", mode="eval", max_memory=bytes_held)
+    assert sizes.seen == [12]
+    score(net, batch, "zico", mode="eval", max_memory=bytes_held - 1)
     assert sizes.seen == [12, 6, 6]
 
 

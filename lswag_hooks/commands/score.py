@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Sequence
 
 from jsonargparse import ArgumentParser, Namespace
+from torch import nn
 
+from lswag_hooks.batch import Batch
 from lswag_hooks.commands.common import add_common, by, check_paths, load_batch, write
+from lswag_hooks.memory import free_bytes
 from lswag_hooks.models import build, expected_input_size
+from lswag_hooks.objective import resolve_objective
 from lswag_hooks.proxies import resolve_proxies
 from lswag_hooks.ranking import check_any, images_of, with_size
 from lswag_hooks.report.table import console, profile_table, table
@@ -16,6 +21,8 @@ from lswag_hooks.scoring import score
 from lswag_hooks.standings import Ranking, summarise
 from lswag_hooks.verify import VerificationRow
 from lswag_hooks.wording import named, quantity
+
+MUCH = 1e9  # bytes
 
 
 def add_score(parser: ArgumentParser) -> None:
@@ -37,6 +44,8 @@ def run_score(options: Namespace) -> int:
     model = build(
         options.model, num_classes=classes, seed=options.seed, image_size=images_of(batch), device=batch.device
     )
+    if told := foretold(model, batch):
+        print(told, file=sys.stderr)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"lswag_hooks\.commands")  # the notes are printed
         result = score(model, batch, with_size(proxies), seed=options.seed, verify=options.verify, **shared)
@@ -71,6 +80,16 @@ def run_score(options: Namespace) -> int:
     for note in result.notes:
         show(f"note: {note}")
     return 0
+
+
+def foretold(model: nn.Module, batch: Batch) -> str:
+    """What a detector will take, where that is much: said before work starts."""
+    tell = getattr(resolve_objective(model), "held_bytes", None)
+    held = len(batch) * ((tell(model, batch) if tell else None) or 0)
+    free = free_bytes(batch.device)
+    if held < MUCH or free is None:
+        return ""
+    return f"backbone and neck hold {held / 1e9:.1f} GB of {len(batch)} pictures; {free / 1e9:.1f} GB are free"
 
 
 def _verified(rows: Sequence[VerificationRow]) -> str:

@@ -11,6 +11,7 @@ import lswag_hooks as lh
 from lswag_hooks.detection.objectives import TorchvisionObjective, detector_library, losing
 from lswag_hooks.detection.pyramid import Pyramid
 from lswag_hooks.detection.shapes import shapes_batch
+from lswag_hooks.detection.survey import kept_bytes
 from lswag_hooks.errors import InputError
 from lswag_hooks.hooks.forward import Watcher
 from lswag_hooks.hooks.rules import blocks
@@ -57,6 +58,31 @@ class TestEveryLibrary:
         assert dict(result.scores) == dict(again.scores) and not result.reasons
         assert not result.coverage.uncovered and not result.coverage.unplaced
         assert model.training and all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+    def test_no_experiment_is_made(self, library, batch, monkeypatch):
+        """Pooling tells whose regions are whose: three more of a detector's pictures would take a lot of memory."""
+        monkeypatch.setattr(Watcher, "outputs", lambda *args: pytest.fail("an experiment"))
+        result = lh.score(DETECTORS[library](), batch, "swap", seed=0)
+        assert not result.coverage.unplaced and result["swap"] > 0
+
+    def test_a_batch_that_does_not_fit_is_refused_before_any_work(self, library, batch):
+        model = DETECTORS[library]()
+
+        def run(module, inputs):
+            assert inputs[0].is_meta, "work"
+
+        model.backbone.register_forward_pre_hook(run)
+        with pytest.raises(InputError, match=r"cannot be split, because a detector's losses .* \(--samples, --size\)"):
+            lh.score(model, batch, mode="eval", max_memory="1MB")
+
+    def test_what_is_held_is_at_least_what_backbone_and_neck_keep(self, library, batch):
+        model = DETECTORS[library]()
+        objective = resolve_objective(model)
+        kept = objective.held_bytes(model, batch)
+        part, size = objective.trunk(model, batch)
+        part.requires_grad_(True).eval()
+        found = kept_bytes(part, torch.zeros(1, 3, *size))
+        assert kept == pytest.approx(found, rel=0.02) and kept > 1e6
 
     def test_every_layer_reconciles_with_autograd(self, library, batch):
         model = DETECTORS[library]()
