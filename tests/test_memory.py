@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from lswag_hooks import LSWAG, Batch, InputError, ProbeSession, RegSwap, ZiCo, list_proxies, score
-from lswag_hooks.memory import budget, free_bytes, parse_bytes
+from lswag_hooks.memory import budget, container_bytes, free_bytes, parse_bytes
 from lswag_hooks.proxies import resolve_proxies
 
 CLASSES = 4
@@ -169,6 +169,29 @@ def test_default_budget_is_a_share_of_what_is_free():
         assert 0 < budget(torch.device("cpu"), None) < free * 1.5  # others use memory meanwhile
     assert budget(torch.device("cpu"), 17) == 17
     assert free_bytes(torch.device("meta")) is None and budget(torch.device("meta"), None) is None
+
+
+@pytest.mark.parametrize(
+    ("files", "wanted"),
+    [
+        ({}, None),
+        ({"memory.max": "max", "memory.current": "100", "memory.stat": "inactive_file 40"}, None),
+        ({"memory.max": "1000", "memory.current": "100", "memory.stat": "anon 60\ninactive_file 40"}, 940),
+        (
+            {
+                "memory/memory.limit_in_bytes": "1000",
+                "memory/memory.usage_in_bytes": "300",
+                "memory/memory.stat": "cache 9",
+            },
+            700,
+        ),
+    ],
+)
+def test_the_limit_of_a_container_counts(tmp_path, files, wanted):
+    (tmp_path / "memory").mkdir()
+    for name, text in files.items():
+        (tmp_path / name).write_text(text + "\n")
+    assert container_bytes(tmp_path) == wanted
 
 
 # ---------------------------------------------------------------- in parts

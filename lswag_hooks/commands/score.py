@@ -12,7 +12,7 @@ from torch import nn
 from lswag_hooks.batch import Batch
 from lswag_hooks.commands.common import add_common, by, check_paths, load_batch, write
 from lswag_hooks.memory import free_bytes
-from lswag_hooks.models import build, expected_input_size
+from lswag_hooks.models import build, expected_input_size, takes_pictures
 from lswag_hooks.objective import resolve_objective
 from lswag_hooks.proxies import resolve_proxies
 from lswag_hooks.ranking import check_any, images_of, with_size
@@ -27,8 +27,9 @@ MUCH = 1e9  # bytes
 
 def add_score(parser: ArgumentParser) -> None:
     """Add the options of ``lswag score``."""
-    parser.add_argument("model", metavar="MODEL", help="what to score")
+    parser.add_argument("model", metavar="MODEL", help="what to score; by default a detector on 8 pictures of shapes")
     add_common(parser, "the size that the model was made for, else 3,224,224")
+    parser.set_defaults(data=None, samples=None)
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the weights")
     parser.add_argument("--profile", action="store_true", help="print what was seen layer by layer")
     parser.add_argument("--verify", action="store_true", help="reconcile every layer's gradients with autograd")
@@ -39,6 +40,9 @@ def run_score(options: Namespace) -> int:
     check_paths(options)
     proxies = resolve_proxies(options.proxies)
     keys = [proxy.key for proxy in proxies]
+    pictures = takes_pictures(options.model)
+    options.data = options.data or ("shapes" if pictures else "digits")
+    options.samples = (8 if pictures else 64) if options.samples is None else options.samples
     batch, shared = load_batch(options, expected_input_size(options.model))
     classes = batch.num_classes if options.num_classes is None else options.num_classes
     model = build(

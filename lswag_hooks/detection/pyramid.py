@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -12,10 +12,10 @@ from torch.nn import functional as F
 
 from lswag_hooks.batch import Batch
 from lswag_hooks.detection.configs import build_backbone as config_backbone
-from lswag_hooks.detection.objectives import SEED, PicturesObjective, check_pictures, shrunk
+from lswag_hooks.detection.objectives import SEED, PicturesObjective, check_pictures, detector_library, shrunk
 from lswag_hooks.errors import InputError, near_matches
 from lswag_hooks.hooks.session import ProbeSession
-from lswag_hooks.models import Spec, build, describe
+from lswag_hooks.models import Spec, build, describe, takes_pictures
 from lswag_hooks.rng import seeded
 
 STRIDES = (4, 8, 16, 32)
@@ -206,8 +206,8 @@ def build_backbone(
 
     Args:
         spec: ``"timm/NAME"`` (with ``features_only``), ``"burgerformer/ARCHITECTURE"`` or the name of a published one,
-            such as ``"burgerformer/BurgerFormer-B"``, the path of a config of MMDetection, whose backbone is taken, a
-            module that returns feature maps, or what builds one.
+            such as ``"burgerformer/BurgerFormer-B"``, the path of a config of MMDetection, a detector or
+            ``"torchvision/DETECTOR"``, whose backbone is taken, a module that returns feature maps, or what builds one.
         seed: of the weights; None: from the global random state.
         norms: a norm for each map; by default BurgerFormer has them, and no other.
         device: where to build it.
@@ -251,13 +251,18 @@ def _body(spec: Spec, seed: int, norms: bool | None) -> nn.Module:
         return _timm(name, seed)
     if library == "burgerformer":
         return _burger(name, seed, norms is not False)
-    if library == "torchvision":
+    if library == "torchvision" and not takes_pictures(str(spec)):
         raise InputError(f"{spec} gives classes, not feature maps: take the network of that name from timm.")
     if isinstance(spec, str) and spec.endswith(".py"):
         with seeded(seed):
             return config_backbone(spec)
-    found = build(spec, seed=seed)
-    return found.backbone.body if isinstance(found, Pyramid) else found
+    found: Any = build(spec, seed=seed)
+    library_of = detector_library(found)
+    if library_of == "torchvision" and not hasattr(found.backbone, "body"):
+        raise InputError(f"{describe(spec)}: its backbone, a {type(found.backbone).__name__}, has no four maps.")
+    if library_of == "mmdet":
+        return cast(nn.Module, found.backbone)
+    return cast(nn.Module, found.backbone.body) if library_of or isinstance(found, Pyramid) else found
 
 
 def _timm(name: str, seed: int) -> nn.Module:

@@ -11,7 +11,7 @@ from lswag_hooks.detection.survey import FULL, counted
 from lswag_hooks.spaces.burgerformer import NAMED
 from lswag_hooks.wording import quantity
 from recipes.burgerformer_coco.space import PREFIX, BurgerBackbones, resolve_backbone
-from recipes.common import finish
+from recipes.command import finish
 
 IMAGENET, TRAIN, VAL = 1_281_167, 117_266, 5_000  # pictures; of COCO's training set those with instances
 PRETRAINING, EPOCHS = 310, 12

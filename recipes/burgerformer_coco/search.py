@@ -11,7 +11,7 @@ from lswag_hooks.detection.coco import SCALE, coco_batch, load_coco
 from lswag_hooks.search import Evolution, SearchResult
 from lswag_hooks.search import search as search_space
 from recipes.burgerformer_coco.space import LIMIT, BurgerBackbones
-from recipes.common import check_out_file, finish, keep_search
+from recipes.command import check_out_file, finish, keep_search
 
 PUBLISHED = Evolution(population=150, mutations=75, crossovers=75, parents=75)  # BurgerFormer's, but for its start
 
