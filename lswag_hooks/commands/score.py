@@ -10,7 +10,7 @@ from jsonargparse import ArgumentParser, Namespace
 from torch import nn
 
 from lswag_hooks.batch import Batch
-from lswag_hooks.commands.common import add_common, by, check_paths, load_batch, write
+from lswag_hooks.commands.common import add_common, check_paths, load_batch, size_of, write
 from lswag_hooks.memory import free_bytes
 from lswag_hooks.models import build, expected_input_size, takes_pictures
 from lswag_hooks.objective import resolve_objective
@@ -62,7 +62,7 @@ def run_score(options: Namespace) -> int:
     if options.json == "-":
         return 0
     show = console().print
-    show(f"{options.model} on {len(batch)} samples of {batch.name}, {by(images_of(batch))}, seed {options.seed}")
+    show(f"{options.model} on {len(batch)} samples of {batch.name}, {size_of(batch)}, seed {options.seed}")
     scores = [[key, f"{result[key]:.6g}"] for key in keys if key not in result.reasons]
     show(table(["proxy", "score"], scores, right={1}))
     if row.reason:
