@@ -132,19 +132,17 @@ def _fitting(
             modules = session.model.named_modules()
             coupled = [name for name, module in modules if isinstance(module, _BatchNorm) and module.training]
             wanted = (
-                f"a forward pass of {size} samples holds more than {error.seen / 1e6:,.0f} MB, max_memory (by default "
-                f"60 % of what is free) is {(settings.budget or 0) / 1e6:,.0f} MB"
+                f"a forward pass of {size} samples holds more than {error.seen / 1e6:,.0f} MB of the "
+                f"{(settings.budget or 0) / 1e6:,.0f} MB of max_memory (by default 60 % of what is free)"
             )
             joins: str = getattr(objective, "joins", "")
             mend: str = getattr(objective, "mend", "use a smaller batch")
             if joins:
-                raise InputError(
-                    f"{wanted}, and the batch cannot be split, because {joins}: {mend}, or raise max_memory."
-                ) from None
+                raise InputError(f"{wanted}, and {joins}: {mend}, or raise max_memory.") from None
             if coupled:
                 raise InputError(
-                    f"{wanted}, and the batch cannot be split, because BatchNorm ({coupled[0]}) joins its samples: "
-                    f"{mend}, raise max_memory, or score with mode='eval' (running statistics)."
+                    f"{wanted}, and BatchNorm ({coupled[0]}) joins its samples: {mend}, raise max_memory, or score "
+                    "with mode='eval' (running statistics)."
                 ) from None
             if size == 1:
                 raise InputError(f"{wanted}: raise max_memory or score smaller inputs.") from None

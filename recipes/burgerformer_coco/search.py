@@ -21,7 +21,7 @@ def search(
     out: str,
     proxies: str = "lswag",
     libra: str | None = None,
-    samples: int = 16,
+    samples: int = 4,
     scale: tuple[int, int] = SCALE,
     evaluations: int = 3000,
     min_params: int | None = None,
@@ -40,7 +40,7 @@ def search(
         proxies: one, or several with commas between, merged by rank.
         libra: a fitted LIBRA instead: a file that ``lswag libra fit`` wrote, or the name of one that comes along. Its
             proxies must all be had without class scores.
-        samples: pictures to score on.
+        samples: pictures to score on, at once where there is BatchNorm: ``cost`` says what they take.
         scale: longest and shortest side of the pictures at most.
         evaluations: how many architectures are scored.
         min_params: fewest parameters, of the classifier for ImageNet.

@@ -72,7 +72,7 @@ class TestEveryLibrary:
             assert inputs[0].is_meta, "work"
 
         model.backbone.register_forward_pre_hook(run)
-        with pytest.raises(InputError, match=r"cannot be split, because a detector's losses .* \(--samples, --size\)"):
+        with pytest.raises(InputError, match=r"a detector's losses are divided .* \(--samples, --size\)"):
             lh.score(model, batch, mode="eval", max_memory="1MB")
 
     def test_what_is_held_is_at_least_what_backbone_and_neck_keep(self, library, batch):
