@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from pathlib import Path
 
 import torch
 
@@ -45,6 +46,26 @@ def free_bytes(device: torch.device) -> int | None:
         return max(0, torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory())
     if device.type != "cpu":
         return None
+    left = [bytes_left for bytes_left in (_machine_bytes(), container_bytes()) if bytes_left is not None]
+    return max(0, min(left)) if left else None
+
+
+def container_bytes(root: Path = Path("/sys/fs/cgroup")) -> int | None:
+    """What the limit of a container leaves, file caches not counted; None without a limit."""
+    for folder, limit, usage in (
+        (root, "memory.max", "memory.current"),
+        (root / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes"),
+    ):
+        try:
+            most, used = (int((folder / name).read_text()) for name in (limit, usage))
+            stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+        except (OSError, ValueError):  # not there, or "max"
+            continue
+        return most - used + int(stat.get("inactive_file", 0))
+    return None
+
+
+def _machine_bytes() -> int | None:
     try:
         with open("/proc/meminfo") as lines:
             for line in lines:

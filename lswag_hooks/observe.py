@@ -8,7 +8,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
 
+from lswag_hooks import parts
 from lswag_hooks.batch import Batch
 from lswag_hooks.coverage import Coverage
 from lswag_hooks.description import weight_rows
@@ -32,6 +34,8 @@ from lswag_hooks.stats import moments_of
 from lswag_hooks.wording import quantity
 
 __all__ = ["Settings", "count_macs", "observe"]
+
+MOST_A_VALUE = 4096  # bytes that a backbone keeps for a value of its input; those that were tried keep 600 to 1,700
 
 
 def observe(
@@ -92,24 +96,44 @@ def _fitting(
 ) -> MainPass:
     """Observe the whole batch, or as many samples at a time as fit."""
     size = len(batch)
+    one = _expected(session.model, batch, objective, settings.budget)
     while True:
         main = MainPass(session, parameters, batch, objective, proxies, settings)
         try:
+            if settings.budget is not None and one is not None and one * size > settings.budget:
+                raise OverBudget(one * size)  # known before any work
             main.run(size)
             return main
         except OverBudget as error:
             modules = session.model.named_modules()
             coupled = [name for name, module in modules if joins_samples(module)]
-            wanted = f"a forward pass of {size} samples holds more than {quantity(error.seen)}B, and max_memory is less"
+            wanted = (
+                f"a forward pass of {size} samples holds more than {quantity(error.seen)}B of the "
+                f"{quantity(settings.budget or 0)}B of max_memory (by default 60 % of what is free)"
+            )
+            joins: str = getattr(objective, "joins", "")
+            mend: str = getattr(objective, "mend", "use a smaller batch")
+            if joins:
+                raise InputError(f"{wanted}, and {joins}: {mend}, or raise max_memory.") from None
             if coupled:
                 raise InputError(
-                    f"{wanted}, and the batch cannot be split, because BatchNorm ({coupled[0]}) joins its samples: use "
-                    "a smaller batch, raise max_memory, or score with mode='eval' (running statistics)."
+                    f"{wanted}, and BatchNorm ({coupled[0]}) joins its samples: {mend}, raise max_memory, or score "
+                    "with mode='eval' (running statistics)."
                 ) from None
             if size == 1:
                 raise InputError(f"{wanted}: raise max_memory or score smaller inputs.") from None
             size = -(-size // 2)
             size = size if size < 8 else -(-size // 8) * 8  # whole bytes of codes
+
+
+def _expected(model: nn.Module, batch: Batch, objective: Objective, budget: int | None) -> int | None:
+    """Bytes that a forward pass of one sample holds at the least, where an objective can tell, and it may matter."""
+    tell = getattr(objective, "held_bytes", None)
+    if tell is None or budget is None:
+        return None
+    pixels = sum(tensor.numel() for _, tensor in parts.tensors(batch.inputs, "inputs"))
+    found: int | None = tell(model, batch) if pixels * MOST_A_VALUE > budget else None
+    return found
 
 
 def _minibatch_passes(
@@ -170,10 +194,15 @@ def count_macs(model: nn.Module, batch: Batch, objective: Objective | None = Non
     try:
         # attention that is one operation is not counted, the plain formula is; without gradients nn.MultiheadAttention
         # and MPS would take the former in any case, and the counter fails where a parameter is handed to a module (PiT)
-        with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH), counter:
+        with torch.enable_grad(), forgetting(), sdpa_kernel(SDPBackend.MATH), counter:
             # a detector of mmdet is not called with its inputs alone
             predict = getattr(objective, "predict", None)
             forward(model, one.inputs) if predict is None else predict(model, one)
     except Exception:  # any model may refuse a batch of one
         return None
     return counter.get_total_flops() / 2
+
+
+def forgetting() -> saved_tensors_hooks:
+    """While open, a forward pass keeps nothing for a backward pass, which must not be asked for."""
+    return saved_tensors_hooks(lambda tensor: None, lambda kept: kept)

@@ -63,7 +63,8 @@ def score(
         init: ``"wake"`` scores a copy in which zero norm gains and layer scales are one and zero heads are drawn anew;
             ``result.changes`` lists what was changed.
         max_memory: bytes (or "4GB") that the outputs held by a forward pass may take; by default a share of what is
-            free. A batch that does not fit is scored in parts, to the same result.
+            free. A batch that does not fit is scored in parts, to the same result, or refused where its samples are
+            joined: by BatchNorm on batch statistics, or in a detector's losses.
         verify: reconcile every layer with autograd, on a few more passes in evaluation mode: ``result.verification``.
         sync: merge the statistics of all processes of ``torch.distributed``, each with its share of the batch.
 
@@ -92,6 +93,8 @@ def score(
         size = tuple(batch.inputs.shape[1:]) if images else None
         model = build(model, num_classes=batch.num_classes, seed=seed or 0, image_size=size, device=batch.device)
     objective = resolve_objective(model, loss, reduction)
+    if hasattr(objective, "over"):  # what depends on the whole batch, although it may be scored in parts
+        objective = objective.over(batch)
     check_devices(model, batch)
     if init not in (None, "wake"):
         raise InputError(f"init={init!r} is unknown: use 'wake', or None for the model as it is.")

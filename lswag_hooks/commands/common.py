@@ -13,7 +13,8 @@ from jsonargparse import ArgumentParser, Namespace
 from lswag_hooks.batch import Batch
 from lswag_hooks.errors import InputError
 from lswag_hooks.images import Size
-from lswag_hooks.ranking import Ranking, check_device
+from lswag_hooks.parts import PerSample
+from lswag_hooks.ranking import Ranking, check_device, images_of
 from lswag_hooks.report.table import console, ranking_table, table
 from lswag_hooks.spaces import get_space
 from lswag_hooks.wording import jsonable
@@ -178,6 +179,13 @@ def write_json(path: str | Path, content: Any) -> None:
         print(text)
     else:
         Path(path).write_text(text + "\n", encoding="utf-8")
+
+
+def size_of(batch: Batch) -> str:
+    """The size of a batch's images in words; pictures of a detector have several."""
+    if isinstance(batch.inputs, PerSample):
+        return "up to " + by(tuple(max(int(picture.shape[axis]) for picture in batch.inputs) for axis in range(3)))
+    return by(images_of(batch))
 
 
 def by(size: Size | None) -> str:

@@ -131,13 +131,12 @@ class Watcher:
         # by the graph, no sample enters them; the node of an activation in place on a view is not in the graph
         shared = {position for node, position in fed.items() if not graph.flags.get(node, DATA) & DATA}
         result.shared = {position: calls[position] for position in shared}
-        wanting = any(position not in shared for position, _, _ in held)
+        held = [one for one in held if one[0] not in shared]
+        pooled = {position: region_layout(len(code), regions) for position, _, code in held if code.dim()}
+        wanting = any(pooled.get(position) is None for position, _, _ in held)
         place = settle(graph, self.parameters, self.samples, probe, regions, wanting)
         for position, kept, code in held:
-            if position in shared:
-                continue
-            layout = region_layout(len(code), regions) if code.dim() else None
-            found = layout or place.get(kept.name, UNPLACED)
+            found = pooled.get(position) or place.get(kept.name, UNPLACED)
             if found == INDEPENDENT:
                 result.shared[position] = kept
             elif isinstance(found, Layout) and consume is not None:
