@@ -178,7 +178,7 @@ def peak(name: str, what: str) -> None:
 
 
 def extra_memory(name: str) -> float:
-    """Peak memory of a score over that of a plain step, both above the idle process; medians, for one moves by a fifth."""
+    """Peak memory of a score over that of a plain step, above the idle process; medians, as one moves by a fifth."""
     found: dict[str, list[int]] = {"plain": [], "score": []}
     for what in ["plain", "score"] * 5:
         output = subprocess.check_output([sys.executable, __file__, "--peak", name, what], text=True)
