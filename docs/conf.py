@@ -20,7 +20,9 @@ extensions = [
     "sphinx.ext.napoleon",
     "sphinx.ext.mathjax",
     "sphinx.ext.viewcode",
-    "proxy_table",  # docs/_ext
+    "pictures",  # this and the next two: docs/_ext
+    "proxy_table",
+    "reference_pages",
 ]
 exclude_patterns = ["_build"]
 

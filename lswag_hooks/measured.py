@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
 from typing import Any
@@ -38,6 +38,7 @@ class Measured:
         spearman: proxy -> rank correlation with accuracy.
         partial: proxy -> what is left of it given the sizes.
         about: space, task, batch, version.
+        fewer: proxy -> how many networks its figures are from, where those are not all.
     """
 
     name: str
@@ -46,13 +47,19 @@ class Measured:
     spearman: Mapping[str, Figure]
     partial: Mapping[str, Figure]
     about: Mapping[str, Any]
+    fewer: Mapping[str, int] = field(default_factory=dict)
+
+    def networks_of(self, proxy: str) -> int:
+        """How many networks the figures of a proxy are from."""
+        return self.fewer.get(proxy, self.networks)
 
 
 @cache
 def measured() -> dict[str, Measured]:
     """The stored figures, by benchmark.
 
-    They come from ``benchmarks/correlations.py`` and say what was measured, on how many networks and on which batch.
+    They come from ``benchmarks/correlations.py``, ``agreement.py`` and ``backbones.py``, and say what was measured, on
+    how many networks and on which batch.
 
     Example:
         >>> "nb201" in measured()
@@ -67,7 +74,8 @@ def _read(name: str, stored: Mapping[str, Any]) -> Measured:
         return {proxy: Figure(*found[key]) for proxy, found in stored["proxies"].items() if key in found}
 
     sizes = {size: (float(mean), float(spread)) for size, (mean, spread) in stored["sizes"].items()}
-    return Measured(name, stored["networks"], sizes, figures("spearman"), figures("partial"), stored["about"])
+    fewer = {proxy: found["networks"] for proxy, found in stored["proxies"].items() if "networks" in found}
+    return Measured(name, stored["networks"], sizes, figures("spearman"), figures("partial"), stored["about"], fewer)
 
 
 def summary_of_sizes(sizes: Mapping[str, Iterable[float]]) -> dict[str, tuple[float, float]]:

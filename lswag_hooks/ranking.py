@@ -372,8 +372,10 @@ def progress_bar(total: int, progress: bool) -> Iterator[Callable[[str, int], No
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     console = Console(stderr=True)
-    seen = progress and (console.is_terminal or console.is_jupyter)
+    if not progress or not (console.is_terminal or console.is_jupyter):
+        yield lambda name, steps: None  # a bar that is disabled prints an empty line, in older versions of rich
+        return
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not seen) as bar:
+    with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("", total=total)
         yield lambda name, steps: bar.update(task, advance=steps, description=name)

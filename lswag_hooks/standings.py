@@ -184,6 +184,16 @@ class Ranking:
             found[size] = float(order[both].corr(values[both], method="spearman")) if known else math.nan
         return found
 
+    def given_size(self) -> str | None:
+        """What the first proxy adds to the sizes, in a line: as measured on networks of about these sizes.
+
+        None where nothing is stored of it; :func:`~lswag_hooks.trust` has the whole of it.
+        """
+        from lswag_hooks.trust import given_size
+
+        named = self.settings.get("proxies", {}).get(self.first, {}).get("proxy", self.first)
+        return given_size(self, named)
+
     def to_pandas(self) -> pd.DataFrame:
         """One row a candidate, best first; ``PROXY_std`` is the spread over seeds, and there with several seeds."""
         import pandas as pd
@@ -215,6 +225,7 @@ class Ranking:
                 "interrupted": self.interrupted,
                 "rows": rows,
                 "beside_size": self.beside_size(),
+                "given_size": self.given_size(),
                 "notes": self.notes,
                 "settings": self.settings,
             }
@@ -285,6 +296,8 @@ class Ranking:
         if agreement:
             listed = ", ".join(f"{names.get(key, key)} {value:.2f}" for key, value in agreement.items())
             said.append(f"beside size: Spearman of this order with {listed} (1.00: the order by size alone)")
+        added = self.given_size()
+        said += [] if added is None else [added]
         return said + [f"note: {note}" for note in self.notes]
 
 

@@ -74,9 +74,10 @@ class Trust:
     def remarks(self) -> list[str]:
         """What it means, a line each."""
         about = self.benchmark.about
+        awake = ", init wake" if about.get("init") == "wake" else ""
         said = [
             f"nearest in size: {self.benchmark.name} ({about.get('what', '')}; {self.benchmark.networks} networks, "
-            f"{about.get('batch', '')}), {math.exp(self.distance):.1f} times away"
+            f"{about.get('batch', '')}{awake}), {math.exp(self.distance):.1f} times away"
         ]
         if self.distance > FAR:
             said.append(
@@ -133,8 +134,37 @@ def trust(candidates: Ranking | Mapping[str, Iterable[float]]) -> Trust:
         raise InputError("trust: give two candidates or more, with at least one size of each.")
     distances = {name: _distance(mine, one.sizes) for name, one in measured().items()}
     nearest = measured()[min(distances, key=lambda name: distances[name])]
-    expected = {name: _widened(figure, nearest.networks, count) for name, figure in nearest.spearman.items()}
+    expected = {name: _widened(figure, nearest.networks_of(name), count) for name, figure in nearest.spearman.items()}
     return Trust(count, distances, nearest, expected, nearest.partial)
+
+
+def given_size(candidates: Ranking | Mapping[str, Iterable[float]], proxy: str) -> str | None:
+    """What a proxy adds to the sizes of such candidates, in a line, as far as that was measured.
+
+    Args:
+        candidates: as for :func:`trust`.
+        proxy: its name.
+
+    Returns:
+        None for a size, for a proxy of which nothing is stored, and where no sizes are known.
+
+    Example:
+        >>> given_size({"params": [0.3e6, 0.6e6], "flops": [40e6, 80e6]}, "zico")
+        'given size: on nb201, the nearest that was measured, zico had +0.46 [+0.39, +0.51] left of its correlation ...
+    """
+    try:
+        found = trust(candidates)
+    except InputError:
+        return None
+    left = found.partial.get(proxy)
+    if left is None or proxy in SIZES:
+        return None
+    if found.distance > FAR:
+        return f"given size: nothing that was measured is of about these sizes, so that what {proxy} adds is not known"
+    return (
+        f"given size: on {found.benchmark.name}, the nearest that was measured, {proxy} had {left.value:+.2f} "
+        f"[{left.low:+.2f}, {left.high:+.2f}] left of its correlation with accuracy (0: it adds nothing)"
+    )
 
 
 def _distance(mine: Mapping[str, tuple[float, float]], theirs: Mapping[str, tuple[float, float]]) -> float:

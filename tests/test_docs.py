@@ -4,11 +4,14 @@ In each page, from top to bottom and with one set of names:
 
 - a fence of ``python`` is run; if it has prompts (``>>>``) what it prints is compared with what stands there;
 - a fenced ``code-block`` with a ``:caption:`` is written to a file of that name in the working folder;
-- in a fence of ``console``, lines that begin with ``$ lswag`` or ``$ python`` are run (not those of the README, whose
-  commands install things and rank large models).
+- in a fence of ``console``, lines that begin with ``$ lswag`` or ``$ python`` are run, and what they print is compared
+  with what stands below them, if anything does (not those of the README, whose commands install things and rank large
+  models).
 """
 
+import contextlib
 import doctest
+import io
 import re
 import runpy
 import shlex
@@ -101,15 +104,21 @@ def run_python(block: Block, page: Path, names: dict) -> None:
 
 
 def run_console(block: Block, monkeypatch) -> None:
-    for line in block.text.replace("\\\n", " ").splitlines():
+    text = block.text.replace("\\\n", " ")
+    for part in re.split(r"^(?=\$ )", text, flags=re.M):
+        line, _, want = part.partition("\n")
         if not line.startswith(("$ lswag ", "$ python ")):
             continue
         command, *arguments = shlex.split(line.removeprefix("$ "))
-        if command == "lswag":
-            assert main(arguments) == 0, line
-        else:
-            monkeypatch.setattr(sys, "argv", arguments)
-            runpy.run_path(arguments[0], run_name="__main__")
+        with contextlib.redirect_stdout(io.StringIO()) as printed:
+            if command == "lswag":
+                assert main(arguments) == 0, line
+            else:
+                monkeypatch.setattr(sys, "argv", arguments)
+                runpy.run_path(arguments[0], run_name="__main__")
+        if want.strip():
+            got = printed.getvalue()
+            assert Tolerant().check_output(want, got, FLAGS), f"{line}\nExpected:\n{want}\nGot:\n{got}"
 
 
 @pytest.fixture
@@ -189,6 +198,8 @@ def test_numbers_may_differ_by_rounding_alone(want, got, same):
 def test_a_wrong_example_fails():
     with pytest.raises(AssertionError, match="Expected"):
         run_python(Block("python", "", ">>> 1 + 1\n3\n", 1), Path("page.md"), {})
+    with pytest.raises(AssertionError, match="Expected"):
+        run_console(Block("console", "", "$ lswag spaces\nno space is known\n", 1), None)
     with pytest.raises(ZeroDivisionError):
         run_python(Block("python", "", "1 / 0\n", 1), Path("page.md"), {})
 

@@ -3,6 +3,7 @@
 import importlib
 import json
 import math
+import re
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,7 @@ import lswag_hooks as lh
 from lswag_hooks.agreement import Agreement
 from lswag_hooks.cli import main
 from lswag_hooks.measured import Figure, Measured, figures_of, measured, summary_of_sizes
+from lswag_hooks.standings import Ranking, Row
 
 module = importlib.import_module("lswag_hooks.trust")  # the function of that name hides it
 
@@ -140,3 +142,36 @@ def test_command(tmp_path, capsys):
     assert found["candidates"] == 2 and found["benchmark"] in measured() and found["notes"]
     shown = capsys.readouterr().out
     assert "Spearman" in shown and "with 2 candidates" in shown
+
+
+def test_figures_of_fewer_networks_are_less_certain():
+    nb201 = measured()["nb201"]
+    assert nb201.networks_of("zen") < nb201.networks_of("lswag") == nb201.networks
+    wide = lh.trust({"params": np.geomspace(3e5, 8e5, 500), "depth": np.linspace(40, 60, 500)})
+    assert wide.benchmark.name == "nb201"
+    for name, one in wide.expected.items():
+        error = math.sqrt(1.06 / 497 + 1.06 / (wide.benchmark.networks_of(name) - 3))
+        assert math.atanh(one.high) - math.atanh(one.value) == pytest.approx(1.96 * error, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "proxy", "said"),
+    [
+        (
+            {"params": [4e5, 6e5]},
+            "zico",
+            r"on cells, the nearest that was measured, zico had \+0.30 \[\+0.10, \+0.50\]",
+        ),
+        ({"params": [4e12, 6e12]}, "zico", "what zico adds is not known"),
+        ({"params": [4e5, 6e5]}, "params", None),
+        ({"params": [4e5, 6e5]}, "mine", None),
+        ({"params": [4e5]}, "zico", None),
+    ],
+)
+def test_what_a_proxy_adds_to_size_is_said_in_a_line(stored, sizes, proxy, said):
+    found = module.given_size(sizes, proxy)
+    assert found is None if said is None else re.match(f"given size: .*{said}", found)
+    rows = [Row(str(n), {proxy: float(n)}, params=value) for n, value in enumerate(sizes["params"])]
+    ranking = Ranking(rows, {proxy: True})
+    assert ranking.given_size() == found == ranking.to_dict()["given_size"]
+    assert (found in ranking.remarks()) == (found is not None)

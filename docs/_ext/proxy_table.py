@@ -1,6 +1,7 @@
 """Two directives that write tables from the registry of proxies, so that the pages cannot disagree with the code.
 
-``proxy-table`` lists every registered proxy; ``need-table`` says what the names in its column of needs mean.
+``proxy-table`` lists every registered proxy, with a link to its page (``reference_pages.py``); ``need-table`` says what
+the names in its column of needs mean.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import Any
 
 from docutils import nodes
 from docutils.parsers.rst import Directive
+from sphinx import addnodes
 
 from lswag_hooks.proxies import Proxy, list_proxies, proxy_class
 from lswag_hooks.proxies.base import NEEDS
@@ -76,7 +78,15 @@ class ProxyTable(Directive):
 
     def run(self) -> list[nodes.Node]:
         headers = ["name", "what it is", "needs", "better", "reference", "options"]
-        return [table(headers, proxy_rows(), [10, 26, 16, 8, 20, 20])]
+        made = table(headers, proxy_rows(), [10, 26, 16, 8, 20, 20])
+        body = next(made.findall(nodes.tbody))
+        for name, row in zip(list_proxies(), body.children, strict=True):
+            literal = next(row.findall(nodes.literal))
+            page = f"/reference/proxies/{name}"
+            link = addnodes.pending_xref(refdomain="std", reftype="doc", reftarget=page, refexplicit=True, refwarn=True)
+            literal.replace_self(link)
+            link += literal
+        return [made]
 
 
 class NeedTable(Directive):

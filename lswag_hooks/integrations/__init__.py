@@ -3,8 +3,21 @@
 What is here imports none of these libraries before it is used.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from lswag_hooks.integrations.gate import OptunaGate, check_score
 from lswag_hooks.integrations.own_loss import OwnLoss
 from lswag_hooks.integrations.selection import SelectKBest
 
-__all__ = ["OptunaGate", "OwnLoss", "SelectKBest", "check_score"]
+if TYPE_CHECKING:
+    from lswag_hooks.integrations.pruner import ScorePruner
+
+__all__ = ["OptunaGate", "OwnLoss", "ScorePruner", "SelectKBest", "check_score"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "ScorePruner":  # a subclass of Optuna's, which takes its time to import
+        from lswag_hooks.integrations.pruner import ScorePruner
+
+        return ScorePruner
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -66,20 +66,39 @@ def check_score(
     """
     import optuna
 
-    _check(quantile, warmup)
-    if isinstance(value, bool) or not math.isfinite(value):
-        raise InputError(f"the score of trial {trial.number} is {value!r}: give a finite number.")
-    name = f"score {key}"
-    trial.set_user_attr(name, float(value))
-    trials = trial.study.get_trials(deepcopy=False)
-    earlier = [one.user_attrs[name] for one in trials if one.number < trial.number and name in one.user_attrs]
-    if len(earlier) < warmup or not earlier:
-        return
-    limit = float(np.quantile(earlier, quantile if higher_is_better else 1 - quantile))
-    if value < limit if higher_is_better else value > limit:
+    check_gate(quantile, warmup)
+    keep_score(trial, value, key)
+    earlier = earlier_scores(trial.study, trial.number, key)
+    limit = limit_of(earlier, quantile, warmup, higher_is_better)
+    if limit is not None and (value < limit if higher_is_better else value > limit):
         raise optuna.TrialPruned(
             f"{key} is {value:.6g}; the {quantile:.0%} worst of {len(earlier)} earlier trials are beyond {limit:.6g}."
         )
+
+
+def keep_score(trial: optuna.Trial, value: float, key: str) -> None:
+    """Store a score in a trial."""
+    if isinstance(value, bool) or not math.isfinite(value):
+        raise InputError(f"the score of trial {trial.number} is {value!r}: give a finite number.")
+    trial.set_user_attr(attribute(key), float(value))
+
+
+def attribute(key: str) -> str:
+    """Under which name a score stands among a trial's attributes."""
+    return f"score {key}"
+
+
+def earlier_scores(study: optuna.Study, number: int, key: str) -> list[float]:
+    """Scores of the trials before the one of a number."""
+    name, trials = attribute(key), study.get_trials(deepcopy=False)
+    return [one.user_attrs[name] for one in trials if one.number < number and name in one.user_attrs]
+
+
+def limit_of(earlier: list[float], quantile: float, warmup: int, higher_is_better: bool) -> float | None:
+    """Beyond which score a trial is turned away; None while too few earlier ones are known."""
+    if len(earlier) < max(warmup, 1):
+        return None
+    return float(np.quantile(earlier, quantile if higher_is_better else 1 - quantile))
 
 
 @dataclass(frozen=True)
@@ -128,7 +147,7 @@ class OptunaGate:
     options: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        _check(self.quantile, self.warmup)
+        check_gate(self.quantile, self.warmup)
         self._proxy()
         object.__setattr__(self, "batch", as_batch(self.batch))
 
@@ -142,13 +161,22 @@ class OptunaGate:
         Raises:
             optuna.TrialPruned: its score is low.
         """
+        proxy, result = self._scored(model)
+        check_score(trial, result[proxy.key], proxy.key, self.quantile, self.warmup, proxy.higher_is_better)
+        return result
+
+    def keep(self, trial: optuna.Trial, model: Spec) -> ScoreResult:
+        """Score a network and store the score in the trial, for a :class:`ScorePruner` to decide about."""
+        proxy, result = self._scored(model)
+        keep_score(trial, result[proxy.key], proxy.key)
+        return result
+
+    def _scored(self, model: Spec) -> tuple[Proxy, ScoreResult]:
         assert isinstance(self.batch, Batch)
         proxy = self._proxy()
         seed = self.options.get("seed") or 0
         network = build(model, num_classes=self.batch.num_classes, seed=seed, device=self.batch.device)
-        result = score(network, self.batch, proxy, **self.options)
-        check_score(trial, result[proxy.key], proxy.key, self.quantile, self.warmup, proxy.higher_is_better)
-        return result
+        return proxy, score(network, self.batch, proxy, **self.options)
 
     def _proxy(self) -> Proxy:
         found = resolve_proxies(self.proxy)
@@ -157,7 +185,8 @@ class OptunaGate:
         return found[0]
 
 
-def _check(quantile: float, warmup: int) -> None:
+def check_gate(quantile: float, warmup: int) -> None:
+    """Refuse what makes no sense."""
     if isinstance(quantile, bool) or not 0 <= quantile < 1:
         raise InputError(f"quantile={quantile!r}: give the share of candidates to turn away, 0 or more and below 1.")
     if isinstance(warmup, bool) or not isinstance(warmup, int) or warmup < 0:

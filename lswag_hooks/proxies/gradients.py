@@ -63,7 +63,7 @@ class GradNorm(Proxy):
 
 @dataclass(frozen=True)
 class Snip(Proxy):
-    """SNIP: sum of |weight times gradient|."""
+    """SNIP: sum of the absolute values of weight times gradient."""
 
     name: ClassVar[str] = "snip"
     needs: ClassVar[frozenset[str]] = frozenset({"gradient"})

@@ -20,6 +20,7 @@ from lswag_hooks.results import ScoreResult
 from lswag_hooks.search.pareto import pareto_front
 from lswag_hooks.spaces import get_space, list_spaces
 from lswag_hooks.store import FailedAttempt, Store, canonical
+from lswag_hooks.trust import given_size
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,6 +46,7 @@ class Group:
         seeds: of the weights.
         rows: a candidate each, best first.
         agreement: how far the order by each proxy is the order by size, with its bootstrap interval.
+        given: what each proxy adds to size, as far as that was measured, in a line.
         front: names of the candidates than which none has a better score and fewer parameters.
         profiles: layers of the best candidates, where the store has them.
         failures: what could not be scored, and why.
@@ -61,6 +63,7 @@ class Group:
     seeds: list[int]
     rows: list[dict[str, Any]]
     agreement: list[dict[str, Any]]
+    given: list[str]
     front: list[str]
     profiles: dict[str, dict[str, Any]] = field(default_factory=dict)
     failures: list[dict[str, Any]] = field(default_factory=list)
@@ -132,7 +135,7 @@ def _group(
     rows = _rows(part, list(proxies), first, better, space, told)
     group = Group(
         space, batch, told, version, proxies, better, first, sorted(int(seed) for seed in part["seed"].unique()), rows,
-        _agreement(rows, better), _front(rows, first, better),
+        _agreement(rows, better), _given(rows, proxies), _front(rows, first, better),
     )  # fmt: skip
     group.failures = _failures(part, failed)
     if len(part):
@@ -243,6 +246,12 @@ def _agreement(rows: Sequence[dict[str, Any]], better: dict[str, bool]) -> list[
             cells[name] = None if math.isnan(one.value) else {"value": one.value, "low": one.low, "high": one.high}
         found.append({"proxy": label, "sizes": cells})
     return found
+
+
+def _given(rows: Sequence[dict[str, Any]], proxies: dict[str, dict[str, Any]]) -> list[str]:
+    sizes = {name: [_value(row, name) for row in rows] for name in BASELINES}
+    lines = [given_size(sizes, settings["proxy"]) for settings in proxies.values()]
+    return list(dict.fromkeys(f"{line[0].upper()}{line[1:]}." for line in lines if line is not None))
 
 
 def _value(row: dict[str, Any], name: str) -> float:

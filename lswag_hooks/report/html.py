@@ -6,10 +6,13 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from lswag_hooks.correlation import LEAST
 from lswag_hooks.errors import InputError
 from lswag_hooks.report.contents import PROFILES, Group, groups_of, versions
 from lswag_hooks.store import Store
 from lswag_hooks.wording import jsonable, quantity
+
+LIMIT = 200  # rows that are shown at first: laying out thousands takes a browser seconds
 
 
 def report(store: str | Path, order: str | None = None, title: str | None = None, profiles: int = PROFILES) -> str:
@@ -46,6 +49,8 @@ def report(store: str | Path, order: str | None = None, title: str | None = None
         names=[_name(group) for group in groups],
         data=jsonable([_data(group) for group in groups]),
         versions=versions(),
+        limit=LIMIT,
+        least=LEAST,
         style=(files / "page.css").read_text(encoding="utf-8"),
         script=(files / "page.js").read_text(encoding="utf-8"),
         plotly=get_plotlyjs(),

@@ -82,15 +82,28 @@
     }));
   };
 
-  const draw = (number) => {
-    const section = document.getElementById(`group-${number}`);
-    drawn.add(number);
-    if (!data[number].names.length) return;
-    scatter(section, data[number]);
-    layers(section, data[number]);
+  // a picture is drawn when it comes into sight: its library is read then, which takes a second
+  const library = () => {
+    if (window.Plotly) return;
+    const script = document.createElement("script");
+    script.textContent = document.getElementById("plotly").textContent;
+    document.head.append(script);
   };
-
+  const draw = (plot) => {
+    const section = plot.closest("section"), one = data[Number(section.id.slice(6))];
+    if (!one.names.length) return;
+    library();
+    drawn.add(plot);
+    ({ scatter, layers })[plot.dataset.plot](section, one);
+  };
   const redraw = () => [...drawn].forEach(draw);
+  const watch = new IntersectionObserver((entries) => {
+    for (const entry of entries) {
+      if (!entry.isIntersecting) continue;
+      watch.unobserve(entry.target);
+      draw(entry.target);
+    }
+  }, { rootMargin: "200px" });
 
   const sort = (table, column, heading) => {
     const rising = heading.getAttribute("aria-sort") !== "ascending";
@@ -106,7 +119,7 @@
       const order = typeof a === "number" ? a - b : a < b ? -1 : a > b ? 1 : 0;
       return rising ? order : -order;
     });
-    table.tBodies[0].append(...rows.map(([, row]) => row));
+    table.tBodies[0].replaceChildren(...rows.map(([, row]) => row));
     for (const other of table.tHead.rows[0].cells) other.removeAttribute("aria-sort");
     heading.setAttribute("aria-sort", rising ? "ascending" : "descending");
   };
@@ -114,34 +127,48 @@
   const filter = (section) => {
     const wanted = section.querySelector(".filter").value.trim().toLowerCase();
     const scored = section.querySelector(".scored").checked;
-    const rows = [...section.querySelector(".sortable").tBodies[0].rows];
-    let shown = 0;
+    const table = section.querySelector(".sortable"), all = section.querySelector(".all");
+    const rows = table.tBodies[0].rows, most = Number(table.dataset.limit);
+    const limit = all.getAttribute("aria-pressed") === "true" ? Infinity : most;
+    let found = 0;
     for (const row of rows) {
-      const text = row.querySelector("th").textContent + " " + row.cells[row.cells.length - 1].textContent;
-      row.hidden = (scored && row.classList.contains("lost")) || !text.toLowerCase().includes(wanted);
-      shown += !row.hidden;
+      row.searched ??= (row.querySelector("th").textContent + " " + row.cells[row.cells.length - 1].textContent).toLowerCase();
+      const fits = !(scored && row.classList.contains("lost")) && row.searched.includes(wanted);
+      found += fits;
+      row.hidden = !fits || found > limit;
     }
-    section.querySelector(".shown").textContent = `${shown} of ${rows.length} candidates`;
+    all.hidden = found <= most;
+    all.textContent = limit < found ? `Show all ${found}` : `Show the first ${most}`;
+    section.querySelector(".shown").textContent =
+      `${found} of ${rows.length} candidates` + (found > limit ? `, of which the first ${limit} are shown` : "");
   };
 
   document.querySelectorAll("table.sortable").forEach((table) => {
     [...table.tHead.rows[0].cells].forEach((heading, column) => {
-      heading.querySelector("button").addEventListener("click", () => sort(table, column, heading));
+      heading.querySelector("button").addEventListener("click", () => {
+        sort(table, column, heading);
+        if (table.dataset.limit) filter(table.closest("section"));
+      });
     });
   });
   document.querySelectorAll("section.group").forEach((section, number) => {
     section.querySelector(".filter").addEventListener("input", () => filter(section));
     section.querySelector(".scored").addEventListener("change", () => filter(section));
-    for (const [what, act] of [[".pick-score, .pick-size", scatter], [".pick-candidate, .pick-what", layers]]) {
-      section.querySelectorAll(what).forEach((one) => one.addEventListener("change", () => window.Plotly && act(section, data[number])));
+    section.querySelector(".all").addEventListener("click", (event) => {
+      event.target.setAttribute("aria-pressed", String(event.target.getAttribute("aria-pressed") !== "true"));
+      filter(section);
+    });
+    for (const [what, name] of [[".pick-score, .pick-size", "scores"], [".pick-candidate, .pick-what", "layers"]]) {
+      const plot = section.querySelector(`.plot-${name}`);
+      section.querySelectorAll(what).forEach((one) => one.addEventListener("change", () => draw(plot)));
     }
+    section.querySelectorAll(".plot").forEach((plot) => watch.observe(plot));
     filter(section);
   });
   const group = document.getElementById("group");
   if (group) {
     group.addEventListener("change", () => {
       document.querySelectorAll("section.group").forEach((section, number) => { section.hidden = String(number) !== group.value; });
-      if (window.Plotly) draw(Number(group.value));
     });
   }
   const dark = () => (root.dataset.theme || (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light")) === "dark";
@@ -154,15 +181,18 @@
   });
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { told(); redraw(); });
   document.getElementById("print").addEventListener("click", () => window.print());
-  addEventListener("beforeprint", () => document.querySelectorAll("details").forEach((one) => { one.open = true; }));
+  // on paper: everything, in dark on white, whatever is on the screen
+  let before;
+  addEventListener("beforeprint", () => {
+    document.querySelectorAll("details").forEach((one) => { one.open = true; });
+    before = root.dataset.theme;
+    root.dataset.theme = "light";
+    document.querySelectorAll("section:not([hidden]) .plot").forEach(draw);
+  });
+  addEventListener("afterprint", () => {
+    if (before) root.dataset.theme = before;
+    else delete root.dataset.theme;
+    redraw();
+  });
   told();
-  // the tables are there and work before a picture is drawn: its library takes a second to be read
-  const begin = () => {
-    const library = document.createElement("script");
-    library.textContent = document.getElementById("plotly").textContent;
-    document.head.append(library);
-    draw(0);
-    root.dataset.drawn = "yes";
-  };
-  requestAnimationFrame(() => setTimeout(begin, 0));
 })();

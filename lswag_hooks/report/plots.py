@@ -19,6 +19,7 @@ from lswag_hooks.standings import Ranking
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+NAMED = 5  # of a ranking: more names would lie on one another
 POINT = {"s": 9, "alpha": 0.5, "linewidths": 0}
 
 
@@ -101,7 +102,10 @@ def layers(profile: LayerProfile, interval: Interval | None = None) -> Figure:
 
 
 def standings(ranking: Ranking) -> Figure:
-    """Score by rank, and score against size, with the spread over seeds where there are several; of the first proxy."""
+    """Score by rank, and score against size, with the spread over seeds where there are several; of the first proxy.
+
+    The best few have their names beside them.
+    """
     figure, panels = _figure(1, 2)
     key, rows = ranking.first, [row for row in ranking.rows if row.rank is not None]
     values = [row.scores[key] for row in rows]
@@ -112,6 +116,11 @@ def standings(ranking: Ranking) -> Figure:
     ):
         axes.errorbar(across, values, yerr=spreads, fmt="o", markersize=3, capsize=2)
         axes.set(xlabel=title, ylabel=key)
+    known = [row.params for row in rows if row.params > 0]
+    if known and max(known) > 10 * min(known):
+        panels[1].set_xscale("log")
+    for row, value in zip(rows[:NAMED], values, strict=False):
+        panels[0].annotate(row.name, (float(row.rank or 0), value), (4, 2), textcoords="offset points", fontsize=6)
     return figure
 
 

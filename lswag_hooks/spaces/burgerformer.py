@@ -64,7 +64,7 @@ _MACRO = re.compile(r"[1-9]\d*,[1-9]\d*,[1-9]\d*", re.ASCII)
 
 
 class BurgerFormer(Space):
-    """The BurgerFormer space: four stages ``depth,width,ratio|bread|meat|bread``, joined by `` / ``.
+    """The BurgerFormer space: four stages ``depth,width,ratio|bread|meat|bread``, joined by a slash between two blanks.
 
     A layer is ``act-norm-op-norm-act`` as published: the first activation is always ``skip``, exactly one of the norms
     is one; or it is ``skip`` altogether. Every layer has a residual of its own, but bread that is ``skip`` is left out.

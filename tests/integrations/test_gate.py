@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import lswag_hooks as lh
-from lswag_hooks.integrations import OptunaGate, check_score
+from lswag_hooks.integrations import OptunaGate, ScorePruner, check_score
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 STATES = optuna.trial.TrialState
@@ -45,6 +45,48 @@ def test_those_below_the_quantile_of_earlier_trials_are_pruned(quantile, warmup)
     study = run(values, quantile=quantile, warmup=warmup)
     assert [trial.state == STATES.PRUNED for trial in study.trials] == expected(values, quantile, warmup)
     assert [trial.user_attrs["score lswag"] for trial in study.trials] == values
+
+
+@pytest.mark.parametrize(("quantile", "warmup"), [(0.5, 10), (0.0, 0), (0.9, 1)])
+def test_the_pruner_turns_away_those_that_the_gate_does(quantile, warmup):
+    values = list(np.random.default_rng(0).normal(size=40))
+    study = optuna.create_study(pruner=ScorePruner(quantile=quantile, warmup=warmup))
+    left = iter(values)
+
+    def objective(trial):
+        assert not trial.should_prune()  # it has no score yet
+        trial.set_user_attr("score lswag", next(left))
+        if trial.should_prune():
+            raise optuna.TrialPruned
+        return 0.0
+
+    study.optimize(objective, n_trials=len(values))
+    assert [trial.state == STATES.PRUNED for trial in study.trials] == expected(values, quantile, warmup)
+
+
+def test_those_in_training_are_left_to_another_pruner():
+    values = [3.0, 1.0, 2.0, 4.0]
+
+    def states(then):
+        study = optuna.create_study(pruner=ScorePruner("mine", warmup=1, quantile=0.0, then=then))
+        left = iter(values)
+
+        def objective(trial):
+            trial.set_user_attr("score mine", next(left))
+            if trial.should_prune():
+                raise optuna.TrialPruned
+            for step in range(3):
+                trial.report(float(trial.number == 3), step)  # the last one is worse than those before
+                if trial.should_prune():
+                    raise optuna.TrialPruned
+            return 0.0
+
+        study.optimize(objective, n_trials=4)
+        return [trial.state.name for trial in study.trials]
+
+    assert states(None) == ["COMPLETE", "PRUNED", "COMPLETE", "COMPLETE"]
+    median = optuna.pruners.MedianPruner(n_startup_trials=1, n_warmup_steps=0)
+    assert states(median) == ["COMPLETE", "PRUNED", "COMPLETE", "PRUNED"]
 
 
 def test_where_lower_is_better_the_same_trials_are_pruned_as_with_signs_turned():
@@ -124,6 +166,23 @@ def test_what_cannot_be_scored_fails_by_name_and_a_study_may_go_on(batch):
         gate(study.ask(), nn.Flatten())
     study.optimize(lambda trial: gate(trial, nn.Flatten()) and 0.0, n_trials=2, catch=lh.InputError)
     assert [trial.state for trial in study.trials[1:]] == [STATES.FAIL] * 2
+
+
+def test_a_kept_score_is_for_the_pruner(batch):
+    study = optuna.create_study(pruner=ScorePruner("params", warmup=2))
+
+    def objective(trial):
+        OptunaGate(batch, "params", warmup=0).keep(trial, net(trial.suggest_int("width", 1, 99)))
+        if trial.should_prune():
+            raise optuna.TrialPruned
+        return 0.0
+
+    for width in (10, 20, 5, 40):
+        study.enqueue_trial({"width": width})
+    study.optimize(objective, n_trials=4)
+    assert [trial.state for trial in study.trials] == [STATES.COMPLETE] * 2 + [STATES.PRUNED, STATES.COMPLETE]
+    with pytest.raises(lh.InputError, match="quantile=2"):
+        ScorePruner(quantile=2)
 
 
 @pytest.mark.parametrize(

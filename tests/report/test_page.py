@@ -270,17 +270,31 @@ def test_in_a_browser(made, tmp_path, width):
         page.goto(many.as_uri())
         first = page.locator("#ranking-0 tbody tr:not([hidden]) th")
         best = sorted(scores, key=lambda name: -scores[name][proxy("zico")])
-        assert first.count() == 2000 and first.first.inner_text() == best[0]
+        assert first.all_inner_texts() == best[:200]  # the others are there, and not laid out
+        status = page.get_by_role("status")
+        assert status.inner_text() == "2000 of 2000 candidates, of which the first 200 are shown"
         page.get_by_role("button", name="zico").press("Enter")  # by the keyboard
         assert first.first.inner_text() == best[-1]
         page.get_by_role("button", name="candidate").click()
         assert first.first.inner_text() == "network 0000"
         page.get_by_role("searchbox").fill("0042")
         assert first.all_inner_texts() == ["network 0042"]
-        assert page.get_by_role("status").inner_text() == "1 of 2000 candidates"
+        assert status.inner_text() == "1 of 2000 candidates"
+        page.get_by_role("searchbox").fill("")
+        assert first.count() == 200
+        page.get_by_role("button", name="Show all 2000").press("Enter")
+        assert first.all_inner_texts() == sorted(scores) and status.inner_text() == "2000 of 2000 candidates"
+        page.get_by_role("button", name="zico").click()
+        assert first.all_inner_texts() == best[::-1]
+        page.get_by_role("button", name="Show the first 200").click()
+        assert first.all_inner_texts() == best[:-201:-1]
+        page.locator(".plot-scores").scroll_into_view_if_needed()  # where it is drawn
         page.wait_for_selector(".plot-scores .scatterlayer .point", state="attached", timeout=60_000)
+        assert page.locator(".plot-scores .scatterlayer .point").count() >= 2000
 
         page.goto(few.as_uri())
+        assert not page.get_by_role("button", name="Show").is_visible()
+        page.locator(".plot-layers").scroll_into_view_if_needed()
         page.wait_for_selector(".plot-layers .barlayer .point", state="attached", timeout=60_000)
         bars = page.locator(".plot-layers .barlayer .point")
         name = made[0].rows[1].name
@@ -295,7 +309,14 @@ def test_in_a_browser(made, tmp_path, width):
         page.get_by_role("button", name="Dark").click()
         assert page.evaluate(shown) == "rgb(255, 255, 255)"
         page.get_by_role("button", name="Dark").click()
+        ink = "getComputedStyle(document.querySelector('.plot-scores .xtick text')).fill"
+        on_screen = page.evaluate(ink)
+        page.evaluate("dispatchEvent(new Event('beforeprint'))")
         page.emulate_media(media="print")
         assert page.evaluate(shown) == "rgb(255, 255, 255)" and not page.get_by_role("searchbox").is_visible()
+        assert page.evaluate(ink) == "rgb(27, 27, 31)" != on_screen  # dark on white, and dark is on the screen
+        page.emulate_media(media="screen")
+        page.evaluate("dispatchEvent(new Event('afterprint'))")
+        assert page.evaluate(shown) == "rgb(22, 24, 28)" and page.evaluate(ink) == on_screen
         assert said == [] and {url.split(":")[0] for url in asked} <= {"file", "data", "blob"}
         browser.close()
