@@ -28,8 +28,8 @@ import pandas as pd
 import torch
 
 import lswag_hooks as lh
-from lswag_hooks.correlating import Measured, Work, keep_measured
 from lswag_hooks.engines import run
+from lswag_hooks.measuring import Measured, Work, keep_measured
 from lswag_hooks.proxies import resolve_proxies
 from lswag_hooks.search import Evolution, RandomSearch, search
 from lswag_hooks.store import Key, Record, Store

@@ -28,8 +28,8 @@ from torch import nn
 
 import lswag_hooks as lh
 from lswag_hooks.benchmark import Benchmark
-from lswag_hooks.correlating import Measured
 from lswag_hooks.ensembles import Libra, LibraChecked, list_fitted
+from lswag_hooks.measuring import Measured
 from lswag_hooks.proxies import Proxy
 from lswag_hooks.report.contents import labels_of
 from lswag_hooks.search import Evolution, RandomSearch

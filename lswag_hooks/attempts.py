@@ -1,21 +1,24 @@
-"""Build and score one candidate with each of its seeds; whatever happens to one, the others are worth their scores."""
+"""Build and score candidates with each of their seeds; whatever happens to one, the others are worth their scores."""
 
 from __future__ import annotations
 
 import contextlib
 import gc
 import logging
+import pickle
 import time
 import warnings
 import weakref
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import nn
 
 from lswag_hooks.batch import Batch
 from lswag_hooks.candidates import Candidate
+from lswag_hooks.engines import Failure, runner
 from lswag_hooks.errors import InputError, LSWAGError, decided, told
 from lswag_hooks.hooks.session import Mode
 from lswag_hooks.images import Size
@@ -24,6 +27,9 @@ from lswag_hooks.objective import Reduction
 from lswag_hooks.proxies import Proxy
 from lswag_hooks.results import ScoreResult
 from lswag_hooks.scoring import score
+
+if TYPE_CHECKING:
+    from lswag_hooks.keeping import Keeper
 
 logger = logging.getLogger(__name__)
 
@@ -200,3 +206,61 @@ def _attempt(
     del model
     free(last, candidate.spec)
     return last
+
+
+def score_all(
+    terms: Terms,
+    candidates: Sequence[Candidate],
+    seeds: Sequence[int],
+    keeper: Keeper | None,
+    advance: Callable[[str, int], None],
+    engine: str,
+    workers: int,
+    address: str | None,
+) -> Iterator[tuple[str, Outcome]]:
+    """What became of each candidate, by name, what a store has of it included; Ctrl-C ends it early."""
+    alone = engine == "local" and workers == 1
+    known: dict[str, Outcome] = {}
+    jobs: list[tuple[Candidate, Sequence[int], list[int]]] = []
+    with contextlib.suppress(KeyboardInterrupt):
+        for candidate in candidates:
+            there = Outcome() if keeper is None else keeper.known(candidate, seeds)
+            done = [*there.found, *there.failures]
+            if alone:
+
+                def keep(seed: int, outcome: Outcome, candidate: Candidate = candidate) -> None:
+                    if keeper is not None:
+                        keeper.keep(candidate, seed, outcome)
+
+                outcome = all_seeds(terms, candidate, seeds, done, keep, advance)
+                yield candidate.name, there.joined(outcome, seeds)
+                if outcome.interrupted:
+                    return
+            else:
+                known[candidate.name] = there
+                jobs.append((candidate, seeds, done))
+                _check_sendable(candidate)
+        if alone:
+            return
+        shared = {"threads": max(1, torch.get_num_threads() // workers)}
+        there_is = {} if address is None else {"address": address}
+        for index, outcome in runner(engine)(attempt, jobs, payload=terms, workers=workers, **shared, **there_is):
+            candidate, _, done = jobs[index]
+            if isinstance(outcome, Failure):
+                outcome = Outcome(failures={seed: outcome.reason for seed in seeds if seed not in done})
+            if keeper is not None:
+                for seed in [*outcome.found, *outcome.failures]:
+                    keeper.keep(candidate, seed, outcome)
+            advance(candidate.name, len(seeds))
+            yield candidate.name, known[candidate.name].joined(outcome, seeds)
+
+
+def _check_sendable(candidate: Candidate) -> None:
+    """Refuse, before any work, what could not be sent to a worker."""
+    try:
+        pickle.dumps(candidate.spec)
+    except Exception as error:  # pickle raises whatever an object's own methods raise
+        raise InputError(
+            f"candidate {candidate.name!r} cannot be sent to another process ({error}): give a function or class of a "
+            "module, or a spec such as 'timm/resnet18'; or use workers=1."
+        ) from None

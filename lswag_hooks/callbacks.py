@@ -6,18 +6,18 @@ import dataclasses
 import importlib
 import math
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from lswag_hooks import loaders
 from lswag_hooks.batch import Batch, as_batch
 from lswag_hooks.errors import InputError, LSWAGError, UnsupportedError, near_matches
 from lswag_hooks.functional.lswag import Interval, check_interval
 from lswag_hooks.hooks.session import MODES, Mode
-from lswag_hooks.objective import Objective, Reduction, resolve_objective
+from lswag_hooks.integrations.training import AsTrained, Transferred, input_size, single_loader
+from lswag_hooks.objective import Reduction, resolve_objective
 from lswag_hooks.proxies import Proxy, resolve_proxies
 from lswag_hooks.results import ScoreResult
 from lswag_hooks.rng import check_seed, preserved
@@ -131,7 +131,7 @@ class LSWAGCallback(_Callback):
                 near = near_matches(str(value), choices)
                 raise InputError(f"{name}={value!r} is unknown.{near} There are {', '.join(choices)}.")
         self.samples = samples
-        self.batch = _given(batch)
+        self.batch = batch if batch is None or isinstance(batch, str) else as_batch(batch)
         self.loss = loss
         self.interval = None if interval is None else check_interval(interval)
         self.mode = mode
@@ -215,7 +215,7 @@ class LSWAGCallback(_Callback):
             module,
             batch,
             self.proxies,
-            _AsTrained(resolve_objective(module, self.loss, self.reduction), trainer),
+            AsTrained(resolve_objective(module, self.loss, self.reduction), trainer),
             self.interval,
             self.seed,
             mode=self.mode,
@@ -242,12 +242,12 @@ class LSWAGCallback(_Callback):
     def _batch(self, trainer: Any) -> Batch:
         world = trainer.world_size
         if self.batch is None:
-            loader = _single_loader(trainer.train_dataloader)
+            loader = single_loader(trainer.train_dataloader)
             name = type(getattr(loader, "dataset", loader)).__name__
-            return Batch.from_dataloader(_Transferred(loader, trainer), max(2, math.ceil(self.samples / world)), name)
+            return Batch.from_dataloader(Transferred(loader, trainer), max(2, math.ceil(self.samples / world)), name)
         batch = self.batch
         if isinstance(batch, str):
-            batch = Batch.load(batch, self.size or _input_size(trainer.lightning_module), self.samples)
+            batch = Batch.load(batch, self.size or input_size(trainer.lightning_module), self.samples)
         if len(batch) < 2 * world:
             raise InputError(f"the batch has {len(batch)} samples for {world} processes: give two or more to each.")
         if world > 1:
@@ -305,48 +305,6 @@ class LSWAGCallback(_Callback):
             self._minima = None
 
 
-class _AsTrained:
-    """An objective inside the precision plugin's context, which in training too spans the forward pass alone."""
-
-    is_objective = True
-
-    def __init__(self, objective: Objective, trainer: Any) -> None:
-        self.objective, self.trainer = objective, trainer
-        self.reduction: Reduction = objective.reduction
-
-    def __call__(self, model: nn.Module, batch: Batch) -> Tensor:
-        if getattr(model, "_trainer", self.trainer) is None:
-            model.trainer = self.trainer  # the copy that init="wake" scores has lost it
-        with self.trainer.precision_plugin.train_step_context():
-            return self.objective(model, batch)
-
-
-class _Transferred:
-    """A loader whose mini-batches went through what the Trainer does to them in front of ``training_step``."""
-
-    def __init__(self, loader: Any, trainer: Any) -> None:
-        self.loader, self.trainer = loader, trainer
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.loader, name)  # the samplers, whose generators Batch.from_dataloader gives back
-
-    def __iter__(self) -> Iterator[Any]:
-        trainer = self.trainer
-        for mini_batch in loaders._untouched(self.loader):
-            converted = trainer.precision_plugin.convert_input(mini_batch)
-            hooked = trainer.lightning_module._on_before_batch_transfer(converted, dataloader_idx=0)
-            yield trainer.strategy.batch_to_device(hooked, dataloader_idx=0)
-
-
-def _given(batch: Any) -> str | Batch | None:
-    """Read ``batch``; a pair (inputs, targets) will do, as for `score`.
-
-    Raises:
-        InputError: It is of another type.
-    """
-    return batch if batch is None or isinstance(batch, str) else as_batch(batch)
-
-
 def _floors(min_score: float | dict[str, float] | None, proxies: Sequence[Proxy]) -> dict[str, float]:
     """Read ``min_score``.
 
@@ -366,27 +324,3 @@ def _floors(min_score: float | dict[str, float] | None, proxies: Sequence[Proxy]
         if not by_key[key].higher_is_better:
             raise InputError(f"lower is better for {key!r}: min_score would keep the worst networks.")
     return floors
-
-
-def _single_loader(loader: Any) -> Any:
-    """Refuse several loaders, and what cannot be read a second time."""
-    if loader is None or isinstance(loader, (list, tuple, Mapping)):
-        raise InputError(
-            f"the train dataloader is a {type(loader).__name__}, not one loader: pass batch=, a Batch in the form that "
-            "training_step takes."
-        )
-    dataset = getattr(loader, "dataset", None)
-    in_process = not getattr(loader, "num_workers", 0)
-    for name, part in (("train dataloader", loader), ("train dataset", dataset if in_process else None)):
-        if isinstance(part, Iterator):
-            raise InputError(
-                f"the {name} ({type(part).__name__}) can be read only once, and what is scored would be lost to "
-                "training: pass batch=, a Batch of its own for the score."
-            )
-    return loader
-
-
-def _input_size(module: nn.Module) -> tuple[int, ...] | None:
-    """The size of the images that a LightningModule takes, where it says so."""
-    example = getattr(module, "example_input_array", None)
-    return tuple(example.shape[1:]) if isinstance(example, Tensor) and example.ndim == 4 else None

@@ -93,7 +93,10 @@ class _Parser(ArgumentParser):
 
 
 def _parser() -> ArgumentParser:
-    parser = _Parser(prog="lswag", description="Score and rank networks at initialisation.", epilog=EPILOGUE)
+    from lswag_hooks import __version__
+
+    what = "Score and rank networks at initialisation."
+    parser = _Parser(prog="lswag", description=what, epilog=EPILOGUE, version=__version__)
     commands = parser.add_subcommands(metavar="COMMAND")
     for name, command in COMMANDS.items():
         summary = command.summary

@@ -20,11 +20,13 @@ def told(error: BaseException) -> str:
     r"""What an error says, in one line; for one that is not this package's own, with its type.
 
     Example:
-        >>> told(InputError("seeds=0:\n give one")), told(OSError("disk full"))
-        ('seeds=0: give one', 'OSError: disk full')
+        >>> told(InputError("seeds=0:\n give one")), told(OSError("disk full")), told(MemoryError())
+        ('seeds=0: give one', 'OSError: disk full', 'MemoryError')
     """
     said = " ".join(str(error).split())[:300]
-    return said if isinstance(error, LSWAGError) else f"{type(error).__name__}: {said}"
+    if isinstance(error, LSWAGError):
+        return said
+    return f"{type(error).__name__}: {said}" if said else type(error).__name__
 
 
 def decided(error: BaseException) -> bool:

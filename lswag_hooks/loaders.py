@@ -41,7 +41,7 @@ def first_samples(loader: Iterable[Any], samples: int) -> tuple[Any, Any, str]:
     counts: list[int] = []
     layout = "pair"
     with preserved(*_generators(loader)):
-        for mini_batch in _untouched(loader):
+        for mini_batch in untouched(loader):
             x, y, layout = unpacked(mini_batch)
             x, y, n = parts.marked(parts.normalised(x, "inputs"), parts.normalised(y, "targets"))
             inputs.append(x)
@@ -130,7 +130,7 @@ def _generators(loader: Any) -> list[torch.Generator]:
     return list({id(g): g for g in owned if isinstance(g, torch.Generator)}.values())
 
 
-def _untouched(loader: Iterable[Any]) -> Iterable[Any]:
+def untouched(loader: Iterable[Any]) -> Iterable[Any]:
     """Copy a loader that would keep its workers, and with them a seed and a place, for the training that follows."""
     if isinstance(loader, DataLoader) and loader.persistent_workers:
         fresh: Any = copy.copy(loader)

@@ -9,10 +9,10 @@ from typing import ClassVar
 import numpy as np
 
 from lswag_hooks.batch import Batch
-from lswag_hooks.correlating import Work, measure_all
 from lswag_hooks.errors import InputError
 from lswag_hooks.functional.lswag import BINS
 from lswag_hooks.intervals import GradientCurves, tenths_of
+from lswag_hooks.measuring import Work, measure_all
 from lswag_hooks.proxies import Missing, Observation, Proxy, resolve_proxies
 from lswag_hooks.ranking import images_of
 from lswag_hooks.spaces import Space, get_space

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import pickle
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
@@ -13,10 +12,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from lswag_hooks.attempts import Outcome, Terms, all_seeds, attempt, check_any
+from lswag_hooks.attempts import Outcome, Terms, check_any, score_all
 from lswag_hooks.batch import Batch, as_batch
-from lswag_hooks.candidates import Candidate, Candidates, drawn_seeds, listed_candidates
-from lswag_hooks.engines import Failure, check_engine, runner
+from lswag_hooks.candidates import Candidates, drawn_seeds, listed_candidates
+from lswag_hooks.engines import check_engine
 from lswag_hooks.errors import InputError
 from lswag_hooks.functional.lswag import Interval, check_interval
 from lswag_hooks.hooks.session import MODES, Mode
@@ -143,7 +142,7 @@ def rank(
     with contextlib.ExitStack() as stack:
         keeper = None if store is None else Keeper(stack.enter_context(Store(store)), terms)
         advance = stack.enter_context(progress_bar(len(listed) * len(drawn), progress))
-        outcomes = dict(_score_all(terms, listed, drawn, keeper, advance, **place))
+        outcomes = dict(score_all(terms, listed, drawn, keeper, advance, **place))
     outcomes = {one.name: outcomes[one.name] for one in listed if one.name in outcomes}
     interrupted = any(outcome.interrupted for outcome in outcomes.values()) or len(outcomes) < len(listed)
     outcomes = {name: one for name, one in outcomes.items() if one.found or not one.interrupted}
@@ -253,64 +252,6 @@ def images_of(batch: Batch) -> Size | None:
     """(channels, height, width) of a batch of images; None for anything else."""
     inputs = batch.inputs
     return tuple(inputs.shape[1:]) if isinstance(inputs, Tensor) and inputs.ndim == 4 else None
-
-
-def _score_all(
-    terms: Terms,
-    candidates: Sequence[Candidate],
-    seeds: Sequence[int],
-    keeper: Keeper | None,
-    advance: Callable[[str, int], None],
-    engine: str,
-    workers: int,
-    address: str | None,
-) -> Iterator[tuple[str, Outcome]]:
-    """What became of each candidate, by name, what a store has of it included; Ctrl-C ends it early."""
-    alone = engine == "local" and workers == 1
-    known: dict[str, Outcome] = {}
-    jobs: list[tuple[Candidate, Sequence[int], list[int]]] = []
-    with contextlib.suppress(KeyboardInterrupt):
-        for candidate in candidates:
-            there = Outcome() if keeper is None else keeper.known(candidate, seeds)
-            done = [*there.found, *there.failures]
-            if alone:
-
-                def keep(seed: int, outcome: Outcome, candidate: Candidate = candidate) -> None:
-                    if keeper is not None:
-                        keeper.keep(candidate, seed, outcome)
-
-                outcome = all_seeds(terms, candidate, seeds, done, keep, advance)
-                yield candidate.name, there.joined(outcome, seeds)
-                if outcome.interrupted:
-                    return
-            else:
-                known[candidate.name] = there
-                jobs.append((candidate, seeds, done))
-                _check_sendable(candidate)
-        if alone:
-            return
-        shared = {"threads": max(1, torch.get_num_threads() // workers)}
-        there_is = {} if address is None else {"address": address}
-        for index, outcome in runner(engine)(attempt, jobs, payload=terms, workers=workers, **shared, **there_is):
-            candidate, _, done = jobs[index]
-            if isinstance(outcome, Failure):
-                outcome = Outcome(failures={seed: outcome.reason for seed in seeds if seed not in done})
-            if keeper is not None:
-                for seed in [*outcome.found, *outcome.failures]:
-                    keeper.keep(candidate, seed, outcome)
-            advance(candidate.name, len(seeds))
-            yield candidate.name, known[candidate.name].joined(outcome, seeds)
-
-
-def _check_sendable(candidate: Candidate) -> None:
-    """Refuse, before any work, what could not be sent to a worker."""
-    try:
-        pickle.dumps(candidate.spec)
-    except Exception as error:  # pickle raises whatever an object's own methods raise
-        raise InputError(
-            f"candidate {candidate.name!r} cannot be sent to another process ({error}): give a function or class of a "
-            "module, or a spec such as 'timm/resnet18'; or use workers=1."
-        ) from None
 
 
 def _restrict(outcomes: Mapping[str, Outcome], proxies: Sequence[Proxy]) -> tuple[Interval | None, str]:

@@ -61,6 +61,20 @@ def preserved(*generators: torch.Generator) -> Iterator[None]:
             generator.set_state(state)
 
 
+def torch_states() -> list[torch.Tensor]:
+    """The states of torch's generators, to tell whether anything was drawn in between.
+
+    Example:
+        >>> before = torch_states()
+        >>> _ = torch.rand(1)
+        >>> all(map(torch.equal, before, torch_states()))
+        False
+    """
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+    mps = [torch.mps.get_rng_state()] if torch.backends.mps.is_available() else []
+    return [torch.get_rng_state(), *cuda, *mps]
+
+
 @contextlib.contextmanager
 def seeded(seed: int, *, start_cuda: bool = False) -> Iterator[None]:
     """Run a block with every global generator seeded, then give the states back as they were.

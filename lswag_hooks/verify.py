@@ -19,6 +19,7 @@ from lswag_hooks.hooks.rules import GradientSource, blocks
 from lswag_hooks.hooks.session import Mode, ProbeSession, joins_samples
 from lswag_hooks.hooks.weights import GradientCapture, LayerGradients
 from lswag_hooks.objective import Objective, check_loss
+from lswag_hooks.rng import torch_states
 
 TOLERANCE = 1e-3
 ROUNDINGS = 8  # of one number, that a gradient in half precision may be off
@@ -87,14 +88,14 @@ def verify_gradients(
     sample = random.Random(seed).randrange(len(batch))
     watcher = Watcher(model, len(batch))
     with ProbeSession(model, mode, seed) as session, no_tf32(batch.device):
-        before = _random_states(batch.device)
+        before = torch_states()
         result = watcher.run(
             batch.inputs,
             lambda inputs: check_loss(objective(model, with_inputs(batch, inputs))),
             None,
             experiment(session, model, batch, objective, mode),
         )
-        drawn = any(not torch.equal(*pair) for pair in zip(before, _random_states(batch.device), strict=True))
+        drawn = not all(map(torch.equal, before, torch_states()))
         layers = result.inventory.layers
         if not layers:
             return []
@@ -127,11 +128,6 @@ def verify_gradients(
         sample_error = None if one is None else _relative(pair[1], one)
         rows.append(VerificationRow(layer.name, error, sample_error, not bool(expected.any()), tolerance))
     return rows
-
-
-def _random_states(device: torch.device) -> list[Tensor]:
-    states = [torch.get_rng_state()]
-    return [*states, torch.cuda.get_rng_state(device)] if device.type == "cuda" else states
 
 
 def _types(graph: Graph) -> set[torch.dtype]:

@@ -306,6 +306,12 @@ def test_errors_of_a_model_of_ones_own_keep_their_traceback(run, users, monkeypa
         run("score", f"{users}:net", *SMALL)
 
 
+def test_version(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["--version"])
+    assert stop.value.code == 0 and lh.__version__ in capsys.readouterr().out
+
+
 def test_help(capsys):
     for command in (["--help"], ["score", "--help"], ["rank", "--help"]):
         with pytest.raises(SystemExit) as stop:

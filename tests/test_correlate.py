@@ -65,7 +65,7 @@ def test_a_store_is_reused_and_gives_the_same(batch, tmp_path, monkeypatch):
     first = run(batch, few(6, DISCONNECTED), store=path)
     with Store(path) as store:
         assert len(store) == 7 * 6
-    monkeypatch.setattr("lswag_hooks.correlating.measure", None)  # nothing is left to be measured
+    monkeypatch.setattr("lswag_hooks.measuring.measure", None)  # nothing is left to be measured
     again = run(batch, few(6, DISCONNECTED), store=path)
     pd.testing.assert_frame_equal(first.scores, again.scores)
     assert first.reasons == again.reasons
@@ -207,13 +207,13 @@ def test_the_command_prints_a_table_in_eighty_columns(tmp_path, capsys, monkeypa
     ],
 )
 def test_bad_input_is_told_before_any_work(arguments, said, capsys, monkeypatch):
-    monkeypatch.setattr("lswag_hooks.correlating.measure", None)
+    monkeypatch.setattr("lswag_hooks.measuring.measure", None)
     assert main(["correlate", *arguments, "--samples", "8"]) == 2
     assert said in capsys.readouterr().err
 
 
 def test_an_interruption_keeps_what_is_finished(batch, tmp_path, monkeypatch):
-    from lswag_hooks import correlating as module
+    from lswag_hooks import measuring as module
 
     calls = []
 

@@ -105,7 +105,7 @@ def test_curves_of_a_space_are_those_of_its_networks_and_resume(batch, tmp_path,
     space = lh.get_space("nasbench201")
     net = space.build(found.names[1], 10, image_size=8, seed=0)
     np.testing.assert_allclose(found.curves[1], tenths_of(lh.score(net, batch, seed=0).profile))
-    monkeypatch.setattr("lswag_hooks.correlating.measure", None)
+    monkeypatch.setattr("lswag_hooks.measuring.measure", None)
     again = gradient_curves("nasbench201", batch, 4, store=tmp_path / "scores.db", progress=False)
     np.testing.assert_array_equal(found.curves, again.curves)
     assert found.to_dict() == again.to_dict()

@@ -186,7 +186,7 @@ class ActivationHooks:
         self.skipped += [f"{call.name or 'the top level'} ({call.function})" for call in self._capture.others]
 
     def _record(self, call: ActivationCall, output: Tensor) -> None:
-        if not output.dim() or (self.samples is not None and len(output) != self.samples):
+        if output.is_nested or not output.dim() or (self.samples is not None and len(output) != self.samples):
             self.skipped.append(f"{call.name}: shape {tuple(output.shape)}, first dimension is not the sample")
             return
         self.codes[call.name or call.function] = output.detach().reshape(len(output), -1) > 0

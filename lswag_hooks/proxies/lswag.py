@@ -22,8 +22,8 @@ class LSWAG(Proxy):
         pairing: how weight layers meet activation layers, see :func:`lswag_hooks.functional.lswag.combine`.
         granularity: ``"sample"``: deviations over samples; ``"batch"``: over ``batches`` mini-batches, as in ZiCo.
         batches: number of mini-batches for ``granularity="batch"``, in each process where several are merged.
-        biases: count biases of layers too, those of layers called once. Not with attention: a key's bias has a gradient
-            of zero but for rounding, whose inverse deviation swamps the rest.
+        biases: count biases of layers too, those that a layer, called once, adds as they are. Not with attention: a
+            key's bias has a gradient of zero but for rounding, whose inverse deviation swamps the rest.
     """
 
     name: ClassVar[str] = "lswag"

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from lswag_hooks.batch import Batch
-from lswag_hooks.correlating import Measured, Work
 from lswag_hooks.ensembles import Libra
 from lswag_hooks.errors import InputError, near_matches
 from lswag_hooks.functional.lswag import Interval, check_interval
 from lswag_hooks.hooks.session import MODES, Mode
 from lswag_hooks.images import Size
 from lswag_hooks.latency import Latency
+from lswag_hooks.measuring import Measured, Work
 from lswag_hooks.proxies import LSWAG, Proxy, resolve_proxies
 from lswag_hooks.ranking import images_of, progress_bar
 from lswag_hooks.rng import check_seed

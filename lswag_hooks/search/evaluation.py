@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 
-from lswag_hooks.correlating import Measured, Work, keep_measured, known_scores, measure
 from lswag_hooks.engines import Failure, check_engine, runner
 from lswag_hooks.errors import InputError
+from lswag_hooks.measuring import Measured, Work, keep_measured, known_scores, measure
 from lswag_hooks.store import Store
 
 

@@ -10,8 +10,8 @@ from typing import Protocol
 
 import numpy as np
 
-from lswag_hooks.correlating import Measured
 from lswag_hooks.errors import InputError
+from lswag_hooks.measuring import Measured
 from lswag_hooks.search.evaluation import Interrupted
 from lswag_hooks.search.problem import Objective, Problem
 from lswag_hooks.search.random import Proposal

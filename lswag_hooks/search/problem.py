@@ -16,7 +16,7 @@ from lswag_hooks.proxies import Proxy, resolve_proxies
 from lswag_hooks.spaces import Cost, Space
 
 if TYPE_CHECKING:
-    from lswag_hooks.correlating import Measured
+    from lswag_hooks.measuring import Measured
 
 TRIES = 200  # draws before the nearest of them is led towards the limits
 PATIENCE = 300  # mutations on that way without coming nearer

@@ -15,8 +15,8 @@ from typing import Any, ClassVar
 import numpy as np
 from torch import nn
 
-from lswag_hooks.correlating import Measured, Work
 from lswag_hooks.errors import InputError
+from lswag_hooks.measuring import Measured, Work
 from lswag_hooks.ranking import images_of, progress_bar
 from lswag_hooks.search.evaluation import Evaluator, Interrupted, Rate
 from lswag_hooks.search.loop import Seen

@@ -8,9 +8,9 @@ from typing import Any
 
 from torch import nn
 
-from lswag_hooks.correlating import Measured, Work
 from lswag_hooks.errors import InputError, told
 from lswag_hooks.latency import Latency
+from lswag_hooks.measuring import Measured, Work
 from lswag_hooks.proxies import Proxy, resolve_proxies
 from lswag_hooks.search.problem import Objective
 

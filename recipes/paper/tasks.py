@@ -11,10 +11,10 @@ import numpy as np
 import pandas as pd
 
 from lswag_hooks import Batch, Benchmark, get_space
-from lswag_hooks.correlating import Work, measure_all
 from lswag_hooks.correlation import spearman
 from lswag_hooks.errors import InputError
 from lswag_hooks.functional import regularised
+from lswag_hooks.measuring import Work, measure_all
 from lswag_hooks.proxies import Proxy, TENASRegions, resolve_proxies
 from lswag_hooks.ranking import images_of
 from lswag_hooks.rng import seeded

@@ -400,6 +400,14 @@ def test_vectors_and_single_numbers(samples):
     assert len(hooks.skipped) == 1 and "shape ()" in hooks.skipped[0]
 
 
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+def test_nested_tensors_are_skipped_and_named():
+    net = nn.Sequential(nn.Linear(4, 3), nn.ReLU())
+    with ActivationHooks(net) as hooks:
+        net(torch.nested.as_nested_tensor([torch.randn(2, 4), torch.randn(3, 4)], layout=torch.jagged))
+    assert not hooks.codes and hooks.skipped[0].startswith("1: shape")
+
+
 def test_windows_are_skipped_if_the_batch_size_is_given():
     net = swin().eval()
     found, _ = codes(net, torch.randn(2, 3, 32, 32), samples=2)

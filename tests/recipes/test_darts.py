@@ -13,8 +13,8 @@ import yaml
 from torch.utils.flop_counter import FlopCounterMode
 
 import lswag_hooks as lh
-from lswag_hooks.correlating import Measured
 from lswag_hooks.errors import InputError
+from lswag_hooks.measuring import Measured
 from lswag_hooks.spaces.darts import GENOTYPES, network
 from lswag_hooks.spaces.darts_network import OPERATIONS
 from recipes.common import finish

@@ -449,7 +449,7 @@ def test_tab5_measures_once_and_keeps_it(data, tmp_path, monkeypatch, capsys):
     def refuse(*_):
         raise AssertionError("measured twice")
 
-    monkeypatch.setattr("lswag_hooks.correlating.measure", refuse)
+    monkeypatch.setattr("lswag_hooks.measuring.measure", refuse)
     assert run(tab5, data, out) == 0
     pd.testing.assert_frame_equal(pd.read_csv(out / "tab5.csv"), first)
     assert "nb201-c100" in capsys.readouterr().out  # of the paper's, not here
@@ -497,9 +497,9 @@ def test_what_is_missing_is_told_at_once_and_before_any_work(data, tmp_path):
 
 
 def test_stopped_and_resumed(data, tmp_path, monkeypatch, capsys):
-    import lswag_hooks.correlating as correlating
+    import lswag_hooks.measuring as measuring
 
-    whole, done = correlating.measure, []
+    whole, done = measuring.measure, []
 
     def stopping(work, name):
         if len(done) == 5:
@@ -507,7 +507,7 @@ def test_stopped_and_resumed(data, tmp_path, monkeypatch, capsys):
         done.append(name)
         return whole(work, name)
 
-    monkeypatch.setattr(correlating, "measure", stopping)
+    monkeypatch.setattr(measuring, "measure", stopping)
     with pytest.raises(KeyboardInterrupt):
         run(tab5, data, tmp_path / "out")
     assert "stopped after 5 of 12" in capsys.readouterr().out
@@ -516,7 +516,7 @@ def test_stopped_and_resumed(data, tmp_path, monkeypatch, capsys):
         done.append(name)
         return whole(work, name)
 
-    monkeypatch.setattr(correlating, "measure", counting)
+    monkeypatch.setattr(measuring, "measure", counting)
     assert run(tab5, data, tmp_path / "out") == 0
     assert len(done) == len({*done}) == 12
 

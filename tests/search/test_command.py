@@ -8,8 +8,8 @@ from jsonargparse import ArgumentParser
 
 import lswag_hooks as lh
 from lswag_hooks.commands.search import add_search, amount, run_search
-from lswag_hooks.correlating import Measured
 from lswag_hooks.errors import InputError
+from lswag_hooks.measuring import Measured
 
 evaluation = importlib.import_module("lswag_hooks.search.evaluation")
 QUICK = ["--population", "6", "--evaluations", "18", "--size", "3,8,8", "--samples", "8", "--proxies", "swap"]

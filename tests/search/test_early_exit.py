@@ -10,9 +10,9 @@ import torch
 from test_search import known_score, run, told
 
 import lswag_hooks as lh
-from lswag_hooks.correlating import Measured
 from lswag_hooks.errors import InputError
 from lswag_hooks.latency import Latency
+from lswag_hooks.measuring import Measured
 from lswag_hooks.search import Evolution
 from lswag_hooks.search.work import SearchWork
 from lswag_hooks.store import Store

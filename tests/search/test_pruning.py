@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import lswag_hooks as lh
-from lswag_hooks.correlating import Measured, measure
 from lswag_hooks.errors import InputError
+from lswag_hooks.measuring import Measured, measure
 from lswag_hooks.search import Pruning, search
 from lswag_hooks.search.problem import objective
 from lswag_hooks.search.pruning import SupernetWork, prune, rank_sums

@@ -14,8 +14,8 @@ import yaml
 from scipy import stats
 
 import lswag_hooks as lh
-from lswag_hooks.correlating import Measured
 from lswag_hooks.errors import InputError
+from lswag_hooks.measuring import Measured
 from lswag_hooks.search import Evolution, OptunaSearch, RandomSearch, search
 from lswag_hooks.search.pareto import best_first, crowding, pareto_front
 from lswag_hooks.search.problem import Limits, Problem
