@@ -220,6 +220,8 @@ class Batch:
             InputError: It is none of these, or cannot be read.
         """
         wanted: Size = (3, 224, 224) if size is None else size
+        if not isinstance(spec, (str, Path)) or not str(spec):
+            raise InputError(f"data are {spec!r}: give a name such as 'digits', an .npz file, or a folder of images.")
         if spec in (*images.BUILTIN, SHAPES):
             return cls.builtin(spec, wanted, samples, seed)
         path = Path(spec).expanduser()
@@ -349,3 +351,23 @@ class Batch:
                         f"{name} ({tensor.dtype}) holds {bad} NaN or infinite values of {tensor.numel()}: clean the "
                         "data, or check its normalisation and type."
                     )
+
+
+def as_batch(given: Any) -> Batch:
+    """A Batch as it is, or one of a pair (inputs, targets).
+
+    Raises:
+        InputError: It is neither, or as for `Batch`.
+
+    Example:
+        >>> as_batch((torch.rand(4, 3), torch.arange(4)))
+        Batch('tensors', 4 samples, inputs=float32 (4, 3), targets=int64 (4,))
+    """
+    if isinstance(given, (tuple, list)) and len(given) == 2:
+        return Batch(*given)
+    if not isinstance(given, Batch):
+        raise InputError(
+            f"a batch is a Batch or a pair (inputs, targets), got {type(given).__name__}: see Batch.builtin, "
+            "Batch.load and Batch.from_dataloader."
+        )
+    return given

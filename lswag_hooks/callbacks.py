@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from lswag_hooks import loaders
-from lswag_hooks.batch import Batch
+from lswag_hooks.batch import Batch, as_batch
 from lswag_hooks.errors import InputError, LSWAGError, UnsupportedError, near_matches
 from lswag_hooks.functional.lswag import Interval, check_interval
 from lswag_hooks.hooks.session import MODES, Mode
@@ -124,7 +124,7 @@ class LSWAGCallback(_Callback):
     ) -> None:
         super().__init__()
         self.proxies = resolve_proxies(proxies)
-        if samples < 2:
+        if not isinstance(samples, int) or samples < 2:
             raise InputError(f"samples={samples}: ask for two or more.")
         for name, value, choices in (("mode", mode, MODES), ("on_reject", on_reject, ON_REJECT)):
             if value not in choices:
@@ -344,11 +344,7 @@ def _given(batch: Any) -> str | Batch | None:
     Raises:
         InputError: It is of another type.
     """
-    if isinstance(batch, (tuple, list)) and len(batch) == 2:
-        return Batch(*batch)
-    if batch is None or isinstance(batch, (str, Batch)):
-        return batch
-    raise InputError(f"batch is a {type(batch).__name__}: give a Batch, a pair (inputs, targets), or a name or a path.")
+    return batch if batch is None or isinstance(batch, str) else as_batch(batch)
 
 
 def _floors(min_score: float | dict[str, float] | None, proxies: Sequence[Proxy]) -> dict[str, float]:

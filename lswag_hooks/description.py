@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from torch.nn.modules.batchnorm import _BatchNorm
-
 from lswag_hooks.coverage import Coverage
 from lswag_hooks.functional.lswag import nearest, percentile
 from lswag_hooks.hooks.forward import Forward
 from lswag_hooks.hooks.inventory import Parameters, WeightLayer
-from lswag_hooks.hooks.session import Mode
 from lswag_hooks.profile import ActivationRow, LayerProfile, WeightRow
 from lswag_hooks.proxies import LSWAG, Observation, Proxy
 
 
 def describe(
-    result: Forward, parameters: Parameters, units: Mapping[int, int], mode: Mode, seen: Observation, coverage: Coverage
+    result: Forward, parameters: Parameters, units: Mapping[int, int], seen: Observation, coverage: Coverage
 ) -> None:
     """Rows of the profile and coverage, as far as the forward pass shows them."""
     inventory, placed = result.inventory, sorted(units)
@@ -41,8 +38,6 @@ def describe(
     coverage.reused = {layer.name: len(layer.calls) for layer in inventory.layers if len(layer.calls) > 1}
     coverage.derived = [layer.name for layer in inventory.layers if layer.derived]
     coverage.opaque = result.opaque
-    if mode != "eval":
-        coverage.coupled = sum(isinstance(owner, _BatchNorm) for owner in set(parameters.owners.values()))
 
 
 def weight_rows(layers: Sequence[WeightLayer], parameters: Parameters, fed_by: Mapping[str, int]) -> list[WeightRow]:

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from lswag_hooks import parts
 from lswag_hooks.batch import Batch
-from lswag_hooks.hooks.forward import Probe, Watcher
+from lswag_hooks.hooks.forward import Watcher
 from lswag_hooks.hooks.graph import Graph
+from lswag_hooks.hooks.placing import Probe
 from lswag_hooks.hooks.session import Mode, ProbeSession
 from lswag_hooks.objective import Objective
 
@@ -21,10 +22,12 @@ def experiment(session: ProbeSession, model: nn.Module, batch: Batch, objective:
     """The pass (a, a, b) in evaluation mode that settles which rows belong to which sample, for when it is needed."""
 
     def run() -> tuple[Graph, dict[str, Tensor]]:
-        three = pick(batch, (0, 0, _another(batch)))
+        asked, three = objective, pick(batch, (0, 0, _another(batch)))
+        if hasattr(objective, "for_layout"):  # three of a detector's pictures are a lot of memory
+            asked, three = objective.for_layout(three)
         session.set_mode("eval")
         try:
-            return Watcher(model, 3).outputs(three.inputs, lambda inputs: objective(model, with_inputs(three, inputs)))
+            return Watcher(model, 3).outputs(three.inputs, lambda inputs: asked(model, with_inputs(three, inputs)))
         finally:
             session.set_mode(mode)
 

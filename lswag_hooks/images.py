@@ -33,7 +33,7 @@ def image_shape(size: Size) -> tuple[int, int, int]:
         >>> image_shape(32), image_shape((32, 48)), image_shape((1, 28, 28))
         ((3, 32, 32), (3, 32, 48), (1, 28, 28))
     """
-    given = (size, size) if isinstance(size, int) else tuple(size)
+    given = (size, size) if not isinstance(size, (tuple, list)) else tuple(size)
     shape = (3, *given) if len(given) == 2 else given
     if len(shape) != 3 or not all(isinstance(side, int) and side > 0 for side in shape):
         raise InputError(f"size={size!r}: give a side, (height, width) or (channels, height, width), all positive.")
@@ -211,7 +211,7 @@ def builtin(name: str, size: Size, samples: int, seed: int) -> Labelled:
         raise InputError(
             f"no built-in data is called {name!r}.{near_matches(name, BUILTIN)} There are {list(BUILTIN)}."
         )
-    if samples < 2:
+    if not isinstance(samples, int) or samples < 2:
         raise InputError(f"samples={samples}: ask for two or more.")
     return BUILTIN[name](size, samples, seed)
 

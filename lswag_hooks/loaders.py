@@ -30,7 +30,7 @@ def first_samples(loader: Iterable[Any], samples: int) -> tuple[Any, Any, str]:
         >>> inputs.shape, targets.shape, layout
         (torch.Size([3, 5]), torch.Size([3]), 'pair')
     """
-    if samples < 2:
+    if not isinstance(samples, int) or samples < 2:
         raise InputError(f"samples={samples}: ask for two or more.")
     if not isinstance(loader, Iterable) or isinstance(loader, (Tensor, Mapping, str)):
         raise InputError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from pathlib import Path
 
 import torch
 
@@ -22,6 +23,7 @@ def parse_bytes(value: int | float | str | None) -> int | None:
     """
     if value is None:
         return None
+    given = value
     if isinstance(value, str):
         text = value.strip().lower().removesuffix("b").removesuffix("i")
         factor = _UNITS.get(text[-1:], 1)
@@ -31,7 +33,7 @@ def parse_bytes(value: int | float | str | None) -> int | None:
         except ValueError:
             value = -1
     if not isinstance(value, (int, float)) or not 0 < value < math.inf:
-        raise InputError("max_memory: give bytes as a positive number, or a string such as '4GB'.")
+        raise InputError(f"max_memory={given!r}: give bytes as a positive number, or a string such as '4GB'.")
     return int(value)
 
 
@@ -44,6 +46,26 @@ def free_bytes(device: torch.device) -> int | None:
         return max(0, torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory())
     if device.type != "cpu":
         return None
+    left = [bytes_left for bytes_left in (_machine_bytes(), container_bytes()) if bytes_left is not None]
+    return max(0, min(left)) if left else None
+
+
+def container_bytes(root: Path = Path("/sys/fs/cgroup")) -> int | None:
+    """What the limit of a container leaves, file caches not counted; None without a limit."""
+    for folder, limit, usage in (
+        (root, "memory.max", "memory.current"),
+        (root / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes"),
+    ):
+        try:
+            most, used = (int((folder / name).read_text()) for name in (limit, usage))
+            stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+        except (OSError, ValueError):  # not there, or "max"
+            continue
+        return most - used + int(stat.get("inactive_file", 0))
+    return None
+
+
+def _machine_bytes() -> int | None:
     try:
         with open("/proc/meminfo") as lines:
             for line in lines:

@@ -18,7 +18,8 @@ from lswag_hooks.spaces import get_space, list_spaces
 
 Spec: TypeAlias = str | nn.Module | Callable[..., nn.Module]
 
-SOURCES = ("timm", "burgerformer")  # of backbones of detectors, beside configs
+SOURCES = ("timm", "burgerformer", "torchvision")  # of backbones of detectors, beside configs
+DETECTION = (3, 800, 1333)  # the usual size of a detector's pictures
 
 
 def build(
@@ -36,7 +37,8 @@ def build(
             arguments other than ``num_classes``; "timm/NAME"; "torchvision/NAME"; "SPACE/ARCHITECTURE" with a name of
             :func:`lswag_hooks.list_spaces`; the path of a factory or module, "package.module:name" or
             "package.module.name"; or of a config file of MMDetection, "FILE.py". "timm/NAME:backbone",
-            "burgerformer/ARCHITECTURE:backbone" and "FILE.py:backbone" are backbones with a feature pyramid on them.
+            "burgerformer/ARCHITECTURE:backbone", "FILE.py:backbone" and "torchvision/DETECTOR:backbone" are backbones
+            with a feature pyramid on them.
         num_classes: Passed to timm, torchvision and spaces, and to a factory that has a parameter of that name. By
             default theirs.
         seed: The same seed gives the same weights. The global random states are given back as they were.
@@ -69,8 +71,7 @@ def build(
         with seeded(seed, start_cuda=True):
             model = build_detector(spec, num_classes)
         return model if device is None else model.to(device)
-    if num_classes is not None and num_classes < 1:
-        raise InputError(f"num_classes={num_classes}: give one or more.")
+    check_classes(num_classes)
     if library == "timm" and name:
         make = functools.partial(_timm, name, num_classes, image_size)
     elif library == "torchvision" and name:
@@ -85,6 +86,12 @@ def build(
     with seeded(seed, start_cuda=library not in ("timm", "torchvision", *list_spaces())):
         model = make()
     return model if device is None else model.to(device)
+
+
+def check_classes(num_classes: int | None) -> None:
+    """Refuse a number of outputs that makes no sense."""
+    if num_classes is not None and num_classes < 1:
+        raise InputError(f"num_classes={num_classes}: give one or more.")
 
 
 def describe(spec: Spec) -> str:
@@ -129,6 +136,25 @@ def family(spec: Spec) -> str | None:
     return library if slash and library in list_spaces() else None
 
 
+def takes_pictures(spec: str) -> bool:
+    """Whether a spec is of a detector, or of a backbone of one, whose pictures have boxes.
+
+    Example:
+        >>> takes_pictures("torchvision/retinanet_resnet50_fpn"), takes_pictures("timm/resnet18:backbone")
+        (True, True)
+        >>> takes_pictures("torchvision/resnet18")
+        False
+    """
+    library, _, name = spec.partition("/")
+    if spec.endswith((".py", ":backbone")):
+        return True
+    if library != "torchvision":
+        return False
+    from torchvision import models
+
+    return name in models.list_models(models.detection)
+
+
 def expected_input_size(model: Spec) -> tuple[int, int, int] | None:
     """Tell the (channels, height, width) that a timm model, or a "timm/NAME", was made for; None where nothing says so.
 
@@ -141,6 +167,8 @@ def expected_input_size(model: Spec) -> tuple[int, int, int] | None:
 
         longest, shortest = picture_scale(load_config(model.removesuffix(":backbone")))
         return 3, shortest, longest
+    if isinstance(model, str) and takes_pictures(model):
+        return DETECTION
     if isinstance(model, str) and model.startswith("timm/"):
         import timm
 

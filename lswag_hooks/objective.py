@@ -153,7 +153,13 @@ class TrainingStepObjective:
             )
         silent: Any = _silent(model)
         step = type(silent).training_step  # of the class: a compiled instance holds one that is bound to the original
-        numbered = len(inspect.signature(step).parameters) > 2  # Lightning allows training_step(self, batch) too
+        arguments = inspect.signature(step).parameters
+        if "dataloader_iter" in arguments:
+            raise InputError(
+                f"{type(model).__name__}.training_step takes an iterator over mini-batches, not a batch: pass loss=, a "
+                "function of (outputs, targets)."
+            )
+        numbered = len(arguments) > 2  # Lightning allows training_step(self, batch) too
         result = step(silent, batch.as_loaded(), 0) if numbered else step(silent, batch.as_loaded())
         if isinstance(result, Mapping):
             result = result.get("loss")
@@ -209,9 +215,14 @@ def resolve_objective(model: nn.Module, loss: Any = None, reduction: Reduction |
         return cast(Objective, loss)
     if loss is None and (own := _detection(model)) is not None:
         return own
-    if loss is not None and not callable(loss):
-        raise InputError(f"loss={loss!r} is neither a callable of (outputs, targets) nor 'training_step'.")
+    check_loss_argument(loss)
     return SupervisedObjective(loss, reduction)
+
+
+def check_loss_argument(loss: Any) -> None:
+    """Refuse what is no ``loss=`` for any model."""
+    if loss is not None and loss != "training_step" and not callable(loss):
+        raise InputError(f"loss={loss!r} is neither a callable of (outputs, targets) nor 'training_step'.")
 
 
 def _detection(model: nn.Module) -> Objective | None:
@@ -233,6 +244,8 @@ def check_loss(loss: Any) -> Tensor:
     if not isinstance(loss, Tensor) or loss.numel() != 1:
         shape = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
         raise InputError(f"the loss must be one number, got {shape}: reduce it over the batch (mean or sum).")
+    if loss.is_complex():
+        raise InputError("the loss is a complex number: return a real one, such as its absolute value.")
     if not torch.isfinite(loss).all():
         raise InputError(
             f"the loss is {float(loss.detach())}: the inputs or the initialisation overflow. Check the input "

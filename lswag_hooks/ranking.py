@@ -14,18 +14,18 @@ import torch
 from torch import Tensor
 
 from lswag_hooks.attempts import Outcome, Terms, all_seeds, attempt, check_any
-from lswag_hooks.batch import Batch
+from lswag_hooks.batch import Batch, as_batch
 from lswag_hooks.candidates import Candidate, Candidates, drawn_seeds, listed_candidates
 from lswag_hooks.engines import Failure, check_engine, runner
 from lswag_hooks.errors import InputError
 from lswag_hooks.functional.lswag import Interval, check_interval
 from lswag_hooks.hooks.session import MODES, Mode
-from lswag_hooks.images import Size
+from lswag_hooks.images import Size, image_shape
 from lswag_hooks.intervals import curves_of
 from lswag_hooks.keeping import Keeper
 from lswag_hooks.memory import parse_bytes
-from lswag_hooks.models import family
-from lswag_hooks.objective import Reduction
+from lswag_hooks.models import check_classes, family
+from lswag_hooks.objective import Reduction, check_loss_argument
 from lswag_hooks.proxies import LSWAG, Backbone, FLOPs, Missing, Observation, Proxy, resolve_proxies
 from lswag_hooks.results import ScoreResult
 from lswag_hooks.standings import Ranking, Row, summarise
@@ -111,10 +111,13 @@ def rank(
     given = listed = listed_candidates(candidates)
     wanted = resolve_proxies(proxies)
     drawn = drawn_seeds(seeds)
-    _check_options(interval, mode, reduction, init)
+    _check_options(interval, mode, reduction, init, loss)
+    check_classes(num_classes)
+    if image_size is not None:
+        image_shape(image_size)
     check_engine(engine, workers, address)
     parse_bytes(max_memory)
-    batch = batch if isinstance(batch, Batch) else Batch(*batch)
+    batch = as_batch(batch)
     if device is not None:
         batch = batch.to(check_device(device))
     if role is not None:
@@ -348,10 +351,11 @@ def _check_role(role: str) -> None:
         raise InputError(f"role={role!r} is unknown: use 'backbone', or None for classifiers and the like.")
 
 
-def _check_options(interval: Any, mode: str, reduction: str | None, init: str | None) -> None:
+def _check_options(interval: Any, mode: str, reduction: str | None, init: str | None, loss: Any) -> None:
     """Refuse what would make every candidate fail, before any is built."""
     if interval != "auto":
         check_interval(interval)
+    check_loss_argument(loss)
     for name, value, known in (
         ("mode", mode, MODES),
         ("reduction", reduction, (None, "mean", "sum")),

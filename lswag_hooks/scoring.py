@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lswag_hooks.batch import Batch
+from lswag_hooks import parts
+from lswag_hooks.batch import Batch, as_batch
 from lswag_hooks.errors import InputError, LSWAGError
 from lswag_hooks.functional.lswag import Interval, check_interval
 from lswag_hooks.hooks.session import Mode, check_supported
@@ -62,7 +63,8 @@ def score(
         init: ``"wake"`` scores a copy in which zero norm gains and layer scales are one and zero heads are drawn anew;
             ``result.changes`` lists what was changed.
         max_memory: bytes (or "4GB") that the outputs held by a forward pass may take; by default a share of what is
-            free. A batch that does not fit is scored in parts, to the same result.
+            free. A batch that does not fit is scored in parts, to the same result, or refused where its samples are
+            joined: by BatchNorm on batch statistics, or in a detector's losses.
         verify: reconcile every layer with autograd, on a few more passes in evaluation mode: ``result.verification``.
         sync: merge the statistics of all processes of ``torch.distributed``, each with its share of the batch.
 
@@ -85,18 +87,14 @@ def score(
     if interval is not None:
         check_interval(interval)
         wanted = [replace(p, interval=interval) if isinstance(p, LSWAG) and p.interval is None else p for p in wanted]
-    if isinstance(batch, (tuple, list)) and len(batch) == 2:
-        batch = Batch(*batch)
-    if not isinstance(batch, Batch):
-        raise InputError(
-            f"a batch is a Batch or a pair (inputs, targets), got {type(batch).__name__}: see Batch.builtin, "
-            "Batch.load and Batch.from_dataloader."
-        )
+    batch = as_batch(batch)
     if isinstance(model, str):
         images = isinstance(batch.inputs, Tensor) and batch.inputs.ndim == 4
         size = tuple(batch.inputs.shape[1:]) if images else None
         model = build(model, num_classes=batch.num_classes, seed=seed or 0, image_size=size, device=batch.device)
     objective = resolve_objective(model, loss, reduction)
+    if hasattr(objective, "over"):  # what depends on the whole batch, although it may be scored in parts
+        objective = objective.over(batch)
     check_devices(model, batch)
     if init not in (None, "wake"):
         raise InputError(f"init={init!r} is unknown: use 'wake', or None for the model as it is.")
@@ -147,7 +145,7 @@ def score(
 
 
 def check_devices(model: nn.Module, batch: Batch) -> None:
-    """Refuse a model and a batch on different devices, and a model without parameters."""
+    """Refuse a model that cannot be probed, a batch on another device, and one without gradients."""
     check_supported(model)
     devices = {str(parameter.device) for parameter in model.parameters()}
     if "meta" in devices:
@@ -156,6 +154,10 @@ def check_devices(model: nn.Module, batch: Batch) -> None:
         raise InputError(
             f"the model is on {', '.join(sorted(devices))}, the batch on {batch.device}: move one, for example "
             f"batch.to('{sorted(devices)[0]}')."
+        )
+    if any(tensor.is_inference() for part in (batch.inputs, batch.targets) for _, tensor in parts.tensors(part, "")):
+        raise InputError(
+            "the batch was made under torch.inference_mode(), which rules gradients out: clone it outside."
         )
 
 

@@ -1,11 +1,9 @@
-"""What recipes share beside their data: a command line, seeds of epochs, and checkpoints that say what they are of."""
+"""What recipes that train with Lightning share: their command line, seeds, checkpoints that say what they are of."""
 
 from __future__ import annotations
 
 import json
 import random
-import sys
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +12,22 @@ import numpy as np
 import torch
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
-from lswag_hooks.errors import InputError, LSWAGError
-from lswag_hooks.search import SearchResult
+from lswag_hooks.errors import InputError
+from recipes.command import check_out_file, finish, keep_search
 from recipes.data import ImageData
 from recipes.dry_run import DryRun
+
+__all__ = [
+    "KEY",
+    "RecipeCLI",
+    "RecipeModule",
+    "check_one_process",
+    "check_out_file",
+    "differences",
+    "finish",
+    "keep_search",
+    "seed_epoch",
+]
 
 KEY = "recipe"  # of what a checkpoint says about itself
 
@@ -201,37 +211,3 @@ def check_one_process(trainer: L.Trainer) -> None:
             f"trainer has {trainer.world_size} processes, which would see some images twice: give it one device; "
             "others can measure other data at the same time."
         )
-
-
-def check_out_file(out: str) -> None:
-    """Refuse a file that could not be written after the work.
-
-    Raises:
-        InputError: there is no folder for it.
-    """
-    if not Path(out).expanduser().absolute().parent.is_dir():
-        raise InputError(f"out={out}: there is no folder {Path(out).parent}; make it first.")
-
-
-def keep_search(found: SearchResult, out: str) -> SearchResult:
-    """Write the best architectures as YAML, which the other commands read, and say how it went."""
-    found.to_yaml(Path(out).expanduser())
-    for remark in found.remarks():
-        print(remark)
-    print(f"best: {found.best}")
-    return found
-
-
-def finish(main: Callable[[Sequence[str] | None], int]) -> None:
-    """Run a command; what is wrong with its input is told without a traceback.
-
-    Exits with the command's status, 2 for wrong input, 130 after Ctrl-C.
-    """
-    try:
-        status = main(None)
-    except LSWAGError as error:
-        print(f"error: {error}", file=sys.stderr)
-        status = 2
-    except KeyboardInterrupt:
-        status = 130
-    raise SystemExit(status)

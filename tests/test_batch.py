@@ -370,6 +370,8 @@ class TestLoad:
             ("digit", r"there are no data 'digit'. Did you mean 'digits'\? Give digits, noise or shapes, the path"),
             ("nowhere.npz", "nowhere.npz does not exist"),
             ("no/such/folder", "folder with one sub-folder a class"),
+            ("", "data are ''"),
+            (None, "data are None"),
         ],
     )
     def test_unknown(self, spec, message):
@@ -379,3 +381,9 @@ class TestLoad:
     def test_no_samples(self):
         with pytest.raises(InputError, match="samples=0: ask for two or more"):
             Batch.load("noise", samples=0)
+        with pytest.raises(InputError, match="samples=many"):
+            Batch.load("noise", samples="many")
+
+    def test_size_that_is_no_size(self):
+        with pytest.raises(InputError, match=r"size=2.5: give a side"):
+            Batch.load("noise", size=2.5)

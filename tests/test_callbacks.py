@@ -170,6 +170,11 @@ class TestScoring:
         with pytest.raises(InputError, match="pass loss="):
             fit(pl, LSWAGCallback(), model=model)
 
+    def test_a_step_that_fetches_its_own_batches_is_told_to_give_a_loss(self, pl):
+        model = lit(pl, training_step=lambda self, dataloader_iter: next(dataloader_iter))
+        with pytest.raises(InputError, match=r"iterator over mini-batches.*loss="):
+            fit(pl, LSWAGCallback(samples=12), model=model)
+
     def test_batches_pass_the_transfer_hooks(self, pl):
         seen = []
 
@@ -639,7 +644,7 @@ class TestRefusals:
             ({"min_score": "high"}, "min_score='high' for 'lswag': give a number"),
             ({"min_score": float("nan")}, "give a number"),
             ({"seed": -1}, "seed=-1"),
-            ({"batch": 64}, "batch is a int: give a Batch, a pair"),
+            ({"batch": 64}, r"a Batch or a pair \(inputs, targets\), got int"),
         ],
     )
     def test_arguments(self, options, message):

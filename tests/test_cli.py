@@ -1,3 +1,4 @@
+import io
 import json
 import math
 
@@ -169,6 +170,12 @@ def test_data_from_an_npz_keep_their_size(run, users, tmp_path):
     assert status == 0 and "12 samples of data, 3 x 16 x 16" in out
 
 
+def test_csv_alone(run, users):
+    for command in (["score", f"{users}:net", *SMALL], ["rank", f"{users}:net", *SMALL], ["proxies"], ["spaces"]):
+        status, out, _ = run(*command, "--csv", "-")
+        assert status == 0 and "name" in pd.read_csv(io.StringIO(out)).columns
+
+
 def test_options_from_a_file(run, users, tmp_path):
     (tmp_path / "rank.yaml").write_text("size: 32\nsamples: 8\nseeds: [1, 4]\ninterval: [5, 9]\nproxies: lswag\n")
     status, out, _ = run("rank", f"{users}:net", "--config", "rank.yaml", "--json", "-")
@@ -278,6 +285,16 @@ def test_interrupting(run, users, monkeypatch):
 
     monkeypatch.setattr(lh.Batch, "load", interrupt)
     assert run("rank", f"{users}:net")[0] == 130
+
+
+def test_a_model_that_cannot_take_the_images_is_told_in_one_line(run, monkeypatch):
+    def fail(*_, **__):
+        raise RuntimeError("Output size\nis too small")
+
+    monkeypatch.setattr("lswag_hooks.commands.score.score", fail)
+    status, out, err = run("score", "timm/test_vit", *SMALL)
+    assert (status, out) == (2, "") and err.count("\n") == 1
+    assert "3 x 32 x 32 (RuntimeError: Output size is too small): give it images of its own size, 3 x 160 x 160" in err
 
 
 def test_errors_of_a_model_of_ones_own_keep_their_traceback(run, users, monkeypatch):

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from lswag_hooks import LSWAG, Batch, InputError, ProbeSession, RegSwap, ZiCo, list_proxies, score
-from lswag_hooks.memory import budget, free_bytes, parse_bytes
+from lswag_hooks.memory import budget, container_bytes, free_bytes, parse_bytes
 from lswag_hooks.proxies import resolve_proxies
 
 CLASSES = 4
@@ -74,12 +74,14 @@ def make_batch(kind, samples, dtype=torch.float64):
 
 
 def held(net, batch):
-    """Bytes of the outputs of innermost modules in one forward pass."""
-    sizes = []
+    """Bytes of the outputs of innermost modules in one forward pass, each piece of memory once."""
+    sizes, kept = [], []
 
     def note(module, inputs, output):
         output = output[0] if isinstance(output, tuple) else output
-        sizes.append(output.numel() * output.element_size())
+        if output.data_ptr() not in {one.data_ptr() for one in kept}:
+            sizes.append(output.numel() * output.element_size())
+        kept.append(output)
 
     handles = [module.register_forward_hook(note) for module in net.modules() if not module._modules]
     with ProbeSession(net, "eval"):
@@ -167,6 +169,29 @@ def test_default_budget_is_a_share_of_what_is_free():
         assert 0 < budget(torch.device("cpu"), None) < free * 1.5  # others use memory meanwhile
     assert budget(torch.device("cpu"), 17) == 17
     assert free_bytes(torch.device("meta")) is None and budget(torch.device("meta"), None) is None
+
+
+@pytest.mark.parametrize(
+    ("files", "wanted"),
+    [
+        ({}, None),
+        ({"memory.max": "max", "memory.current": "100", "memory.stat": "inactive_file 40"}, None),
+        ({"memory.max": "1000", "memory.current": "100", "memory.stat": "anon 60\ninactive_file 40"}, 940),
+        (
+            {
+                "memory/memory.limit_in_bytes": "1000",
+                "memory/memory.usage_in_bytes": "300",
+                "memory/memory.stat": "cache 9",
+            },
+            700,
+        ),
+    ],
+)
+def test_the_limit_of_a_container_counts(tmp_path, files, wanted):
+    (tmp_path / "memory").mkdir()
+    for name, text in files.items():
+        (tmp_path / name).write_text(text + "\n")
+    assert container_bytes(tmp_path) == wanted
 
 
 # ---------------------------------------------------------------- in parts
@@ -324,6 +349,19 @@ def test_memory_bound_is_exact_at_the_edge():
     assert sizes.seen == [12, 6, 6]
 
 
+@pytest.mark.parametrize(
+    "more", [[nn.ReLU(inplace=True)], [nn.Identity()], [nn.Dropout()], [nn.Unflatten(1, (2, 4)), nn.Flatten()]]
+)
+def test_what_is_in_place_or_a_view_takes_no_memory(more):
+    net = nn.Sequential(nn.Linear(6, 8), *more, nn.Linear(8, CLASSES)).double()
+    batch = Batch(torch.randn(12, 6).double(), torch.arange(12) % CLASSES)
+    sizes, bytes_held = Sizes(net), 12 * (8 + CLASSES) * 8
+    score(net, batch, "zico", mode="eval", max_memory=bytes_held)
+    assert sizes.seen == [12]
+    score(net, batch, "zico", mode="eval", max_memory=bytes_held - 1)
+    assert sizes.seen == [12, 6, 6]
+
+
 # ---------------------------------------------------------------- that cannot be split
 
 
@@ -334,6 +372,14 @@ def test_batch_norm_in_batch_mode_cannot_be_split(mode):
         score(net, batch, mode=mode, max_memory=held(net, batch) // 2)
     assert "mode='eval'" in str(raised.value) and "raise max_memory" in str(raised.value)
     assert score(net, batch, mode=mode, max_memory=2 * held(net, batch))["lswag"] > 0
+
+
+def test_batch_norm_without_running_statistics_cannot_be_split_in_evaluation_mode_either():
+    net, batch = cnn(norm=True), make_batch("norm", 12)
+    net[1] = nn.BatchNorm2d(net[1].num_features, track_running_stats=False, dtype=torch.float64)
+    with pytest.raises(InputError, match=re.escape("BatchNorm (1) joins its samples")):
+        score(net, batch, mode="eval", max_memory=held(net, batch) // 2)
+    assert score(net, batch, mode="eval").coverage.coupled == 1
 
 
 def test_batch_norm_of_running_statistics_can_be_split():

@@ -240,6 +240,9 @@ def never() -> nn.Module:
             id="unknown loss",  # an address would part xdist's workers
         ),
         ({"mode": "test"}, "mode='test'"),
+        ({"loss": "mse"}, "loss='mse'"),
+        ({"num_classes": 0}, "num_classes=0"),
+        ({"image_size": "large"}, "size='large'"),
         ({"reduction": "none"}, "reduction='none'"),
         ({"init": "sleep"}, "init='sleep'"),
         ({"max_memory": "much"}, "max_memory"),
@@ -250,6 +253,12 @@ def never() -> nn.Module:
 def test_bad_options_are_refused_before_any_work(batch, options, said):
     with pytest.raises(InputError, match=r"(?s).*" + said.replace("(", r"\(")):
         rank({"never": never}, batch, **options)
+
+
+@pytest.mark.parametrize("data", [None, "digits", (1, 2, 3)], ids=str)
+def test_data_that_are_no_batch(data):
+    with pytest.raises(InputError, match=r"a Batch or a pair \(inputs, targets\), got"):
+        rank({"never": never}, data)
 
 
 @pytest.mark.parametrize("candidates", [{}, [], 7], ids=str)

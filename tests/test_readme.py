@@ -40,4 +40,4 @@ def test_the_readme_opens_with_two_commands_that_do_all_the_set_up():
     first, second = (block.strip() for language, block in BLOCKS[:2])
     assert [language for language, _ in BLOCKS[:2]] == ["sh", "sh"]
     assert first.startswith("python -m venv") and "pip install ." in first and "lswag rank" in first
-    assert second.endswith("-m pytest") and "\n" not in first + second
+    assert second.endswith("-m pytest -n 2 --dist loadfile") and "\n" not in first + second

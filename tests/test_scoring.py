@@ -431,6 +431,23 @@ def test_double_and_single_precision_agree():
         assert single[name] == pytest.approx(double[name], rel=2e-3), name
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_is_near_to_single(dtype):
+    names = ["lswag", "lswag_robust", "zico", "swap", "grad_norm", "plain", "snip", "fisher", "l2_norm"]
+    net, batch = cnn(norm=True, double=False), make_batch(dtype=torch.float32)
+    whole = score(net, batch, names).scores
+    half = score(net.to(dtype), make_batch(dtype=dtype), names).scores
+    assert half == pytest.approx(whole, rel=0.1)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script")
+def test_scripted_batch_norm_uses_batch_statistics_too():
+    net, batch = cnn(norm=True), make_batch()
+    found = score(torch.jit.script(net), batch, "zico")
+    assert found["zico"] == pytest.approx(score(net, batch, "zico")["zico"], rel=1e-9)
+    assert found.coverage.coupled == 1
+
+
 @pytest.mark.parametrize(
     "asked",
     [
@@ -628,6 +645,9 @@ def refused(match, *args, **kwargs):
         ([], "no proxy"),
         ("", "no proxy"),
         ([3], "proxy is a name"),
+        (3, "proxies=3"),
+        (None, "proxies=None"),
+        (LSWAG, "proxies=<class"),
         (["lswag", "lswag"], "label"),
         (["lswag", LSWAG(pairing="total")], "label"),
     ],
@@ -744,6 +764,10 @@ def test_loss_that_is_not_a_scalar(loss):
     refused("one number", cnn(), make_batch(), loss=loss)
 
 
+def test_loss_that_is_complex():
+    refused("complex", cnn(), make_batch(), loss=lambda outputs, targets: outputs.sum() * (1 + 1j))
+
+
 def test_loss_without_a_gradient():
     refused("does not depend", cnn(), make_batch(), loss=lambda y, t: F.cross_entropy(y.detach(), t))
 
@@ -848,6 +872,31 @@ def test_output_without_a_prediction():
 def test_lazy_modules_are_refused():
     with pytest.raises(UnsupportedError, match="forward pass"):
         score(nn.Sequential(nn.LazyLinear(CLASSES), nn.ReLU()), make_batch(shape=(6,)))
+
+
+def test_lazy_buffers_are_refused():
+    net = nn.Sequential(nn.Linear(6, 6), nn.LazyBatchNorm1d(affine=False), nn.ReLU(), nn.Linear(6, CLASSES))
+    with pytest.raises(UnsupportedError, match=r"1.running_mean .*forward pass"):
+        score(net, make_batch(shape=(6,)))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning")
+def test_quantised_modules_are_refused():
+    net = nn.Sequential(nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, CLASSES))
+    quantised = torch.ao.quantization.quantize_dynamic(net, {nn.Linear}, dtype=torch.qint8)
+    with pytest.raises(UnsupportedError, match="0 is quantised"):
+        score(quantised, make_batch(shape=(6,), dtype=torch.float32))
+
+
+def test_inference_mode_is_refused():
+    net, batch = cnn(), make_batch()
+    with torch.inference_mode():
+        with pytest.raises(UnsupportedError, match="inference_mode"):
+            score(net, batch)
+        unfit = cnn(), make_batch()
+    with pytest.raises(UnsupportedError, match=r"0.weight .*inference_mode"):
+        score(unfit[0], batch)
+    refused("batch .*inference_mode", net, unfit[1])
 
 
 def test_interval_that_holds_no_layer():

@@ -377,6 +377,37 @@ def test_no_graph_is_left_on_the_model():
 # ---------------------------------------------------------------- the session by itself
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script")
+@pytest.mark.parametrize("mode", MODES)
+def test_scripted_modules_get_their_flags_back(mode):
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(64, 3))
+    net[1].eval()
+    scripted = torch.jit.script(net)
+    before = [module.training for module in scripted.modules()]
+    assert len(set(before)) == 2
+    score(scripted, make_batch(), "zico", mode=mode)
+    assert [module.training for module in scripted.modules()] == before
+
+
+def test_buffers_without_storage():
+    net = Net()
+    net.register_buffer("adjacency", torch.eye(3).to_sparse())
+    net.register_buffer("blocked", torch.eye(3).to_mkldnn())
+    score(net, make_batch(), "lswag")
+    with ProbeSession(net):
+        net.adjacency.mul_(2)
+    assert torch.equal(net.adjacency.to_dense(), torch.eye(3))
+
+
+def test_zeros_keep_their_sign_in_any_order_of_dimensions():
+    net = nn.Conv2d(2, 2, 1).to(memory_format=torch.channels_last)
+    with torch.no_grad():
+        net.weight.zero_()
+    with ProbeSession(net), torch.no_grad():
+        net.weight.mul_(-1)
+    assert not bool(torch.signbit(net.weight).any())
+
+
 def test_session_restores_what_is_done_inside():
     net = mixed(Net())
     added = nn.Parameter(torch.zeros(2))

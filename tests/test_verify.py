@@ -3,6 +3,7 @@
 import pytest
 import timm
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from lswag_hooks import Batch, score
@@ -239,6 +240,54 @@ def test_coupled_samples_have_no_gradient_alone():
     net, batch = case("cnn")
     rows = verify_gradients(net, batch, resolve_objective(net), mode="score")
     assert all(row.passed and row.sample_error is None for row in rows)
+
+
+class Around(nn.Module):
+    """A network and something done to its input."""
+
+    def __init__(self, before, net):
+        super().__init__()
+        self.before, self.net = before, net
+
+    def forward(self, x):
+        return self.net(self.before(x))
+
+
+def fixed(x):
+    assert len(x) == 5, "made for batches of five"
+    return x
+
+
+@pytest.mark.parametrize("kind", ["statistics", "draws", "fixed"])
+def test_no_single_sample_where_there_is_none_to_compare_with(kind):
+    net, batch = case("cnn")
+    if kind == "statistics":  # no running statistics: coupled in evaluation mode, too
+        net[1] = nn.BatchNorm2d(net[1].num_features, track_running_stats=False)
+    else:
+        net = Around((lambda x: F.dropout(x, 0.5, True)) if kind == "draws" else fixed, net)
+    rows = score(net, batch, verify=True).verification
+    assert rows and all(row.passed and row.sample_error is None for row in rows)
+
+
+def test_network_without_a_layer_has_nothing_to_verify():
+    net, batch = nn.Sequential(nn.BatchNorm2d(3), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten()), images(8)
+    assert score(net, batch, "swap", verify=True).verification == []
+
+
+@pytest.mark.parametrize("kind", NETS)
+def test_rounding_in_half_precision_passes(kind):
+    net, batch = case(kind)
+    with torch.autocast("cpu", torch.bfloat16):
+        rows = score(net, batch, verify=True).verification
+    assert rows and all(row.passed for row in rows), rows
+
+
+def test_mistakes_are_caught_in_half_precision_too(monkeypatch):
+    net, batch = case("vit")
+    broken(monkeypatch, LinearGradient, lambda gradients: gradients.roll(1, 0))
+    with torch.autocast("cpu", torch.bfloat16):
+        rows = verify_gradients(net, batch, resolve_objective(net))
+    assert not any(row.passed for row in rows if row.layer != "patch_embed.proj")
 
 
 def test_the_check_of_single_samples_can_be_left_out():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from jsonargparse import ArgumentParser, Namespace
 
-from lswag_hooks.commands.common import add_common, check_paths, load_batch, numbers, show_ranking
+from lswag_hooks.commands.common import add_common, check_paths, load_batch, numbers, show_ranking, size_of
 from lswag_hooks.detection.coco import SCALE
 from lswag_hooks.ranking import rank
 
@@ -25,4 +25,5 @@ def run_backbones(options: Namespace) -> int:
     batch, shared = load_batch(options, (3, min(SCALE), max(SCALE)))
     ranking = rank(options.models, batch, options.proxies, options.seeds, role="backbone", **shared)
     seeds_used = ", ".join(map(str, ranking.seeds))
-    return show_ranking(options, ranking, f"{len(batch)} pictures of {batch.name}, seed {seeds_used}, with a pyramid")
+    heading = f"{len(batch)} pictures of {batch.name}, {size_of(batch)}, seed {seeds_used}, with a pyramid"
+    return show_ranking(options, ranking, heading)

@@ -13,7 +13,8 @@ from jsonargparse import ArgumentParser, Namespace
 from lswag_hooks.batch import Batch
 from lswag_hooks.errors import InputError
 from lswag_hooks.images import Size
-from lswag_hooks.ranking import Ranking, check_device
+from lswag_hooks.parts import PerSample
+from lswag_hooks.ranking import Ranking, check_device, images_of
 from lswag_hooks.report.table import console, ranking_table, table
 from lswag_hooks.spaces import get_space
 from lswag_hooks.wording import jsonable
@@ -80,7 +81,7 @@ def add_place(parser: ArgumentParser) -> None:
 def add_output(parser: ArgumentParser) -> None:
     """Add the options that say where results go."""
     parser.add_argument("--json", type=str, metavar="PATH", help="write everything as JSON; - for stdout, and no table")
-    parser.add_argument("--csv", type=str, metavar="PATH", help="write the table as CSV")
+    parser.add_argument("--csv", type=str, metavar="PATH", help="write the table as CSV; - for stdout alone")
 
 
 def task_size(space: str, task: str | None) -> Size:
@@ -95,7 +96,7 @@ def listing(options: Namespace, rows: list[dict[str, str]]) -> int:
     import pandas as pd
 
     write(options, rows, pd.DataFrame(rows))
-    if options.json != "-":
+    if not piped(options):
         console().print(table(list(rows[0]), [list(row.values()) for row in rows]))
     return 0
 
@@ -142,6 +143,11 @@ def check_paths(options: Namespace) -> None:
         raise InputError("--json - and --csv - would both write to stdout: send one to a file.")
 
 
+def piped(options: Namespace) -> bool:
+    """Whether stdout is for JSON or CSV alone."""
+    return "-" in (options.json, options.csv)
+
+
 def write(options: Namespace, content: Any, table: Any) -> None:
     """Write results where the options say."""
     if options.json is not None:
@@ -154,7 +160,7 @@ def write(options: Namespace, content: Any, table: Any) -> None:
 def show_ranking(options: Namespace, ranking: Ranking, heading: str) -> int:
     """Write a ranking and show it under a heading; returns the exit status."""
     write(options, ranking.to_dict(), ranking)
-    if options.json != "-":
+    if not piped(options):
         show = console().print
         show(heading)
         if ranking.top():
@@ -173,6 +179,13 @@ def write_json(path: str | Path, content: Any) -> None:
         print(text)
     else:
         Path(path).write_text(text + "\n", encoding="utf-8")
+
+
+def size_of(batch: Batch) -> str:
+    """The size of a batch's images in words; pictures of a detector have several."""
+    if isinstance(batch.inputs, PerSample):
+        return "up to " + by(tuple(max(int(picture.shape[axis]) for picture in batch.inputs) for axis in range(3)))
+    return by(images_of(batch))
 
 
 def by(size: Size | None) -> str:

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from jsonargparse import ArgumentParser, Namespace
 
-from lswag_hooks.commands.common import add_data, add_output, by, check_folder, check_paths, numbers, task_batch, write
+from lswag_hooks.commands.common import (
+    add_data,
+    add_output,
+    by,
+    check_folder,
+    check_paths,
+    numbers,
+    piped,
+    task_batch,
+    write,
+)
 from lswag_hooks.correlating import DEFAULT, correlate
 from lswag_hooks.ranking import images_of
 from lswag_hooks.report.table import console, table
@@ -62,7 +72,7 @@ def run_correlate(options: Namespace) -> int:
     )
     files = [] if options.out is None else found.save(options.out)
     write(options, found.to_dict(), found)
-    if options.json != "-":
+    if not piped(options):
         show = console().print
         set_up = found.settings
         show(f"{set_up['space']}, {set_up['task']}: {set_up['benchmark']} ({set_up['source']})")

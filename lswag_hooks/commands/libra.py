@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +13,7 @@ from lswag_hooks.ensembles.libra import Libra
 from lswag_hooks.ensembles.tables import read_csv
 from lswag_hooks.errors import InputError, near_matches
 from lswag_hooks.report.table import console, table
-from lswag_hooks.wording import jsonable, named
+from lswag_hooks.wording import named
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -164,6 +163,8 @@ def _members(libra: Libra) -> list[str]:
 
 
 def _explain(options: Namespace) -> int:
+    from lswag_hooks.commands.common import write_json
+
     if options.libra is None:
         content: Any = {"fitted": list_fitted(), "measured": _measured().to_dict("records")}
         said: list[Any] = _overview()
@@ -172,11 +173,9 @@ def _explain(options: Namespace) -> int:
         content = libra.to_dict()
         said = [libra.report(), *_held_out(libra)]
     if options.json is not None:
-        text = json.dumps(jsonable(content), indent=2, ensure_ascii=False, allow_nan=False)
+        write_json(options.json, content)
         if options.json == "-":
-            print(text)
             return 0
-        Path(options.json).write_text(text + "\n", encoding="utf-8")
     show = console().print
     for part in said:
         show(part)

@@ -12,6 +12,7 @@ from lswag_hooks.commands.common import (
     by,
     check_folder,
     check_paths,
+    piped,
     task_batch,
     write,
     write_json,
@@ -67,7 +68,7 @@ def run_profile(options: Namespace) -> int:
         plots.gradient_curves({found.settings["space"]: found}).savefig(folder / "curves.png", dpi=150)
         plots.gradient_curves(found.by_depth()).savefig(folder / "by_depth.png", dpi=150)
         files = [str(folder / name) for name in ("curves.csv", "summary.json", "curves.png", "by_depth.png")]
-    if options.json != "-":
+    if not piped(options):
         show = console().print
         show(f"{found.settings['space']}: {len(found.curves)} networks, seed {options.seed}")
         show(f"{len(batch)} samples of {batch.name}, {by(images_of(batch))}")

@@ -8,7 +8,7 @@ from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
-from lswag_hooks.commands.common import add_data, add_place, check_paths, numbers, task_batch, write
+from lswag_hooks.commands.common import add_data, add_place, check_paths, numbers, piped, task_batch, write
 from lswag_hooks.ensembles import Libra
 from lswag_hooks.errors import InputError
 from lswag_hooks.latency import Latency
@@ -143,7 +143,7 @@ def run_search(options: Namespace) -> int:
     write(options, found.to_dict(options.best), found.to_pandas())
     if options.yaml is not None:
         found.to_yaml(options.yaml, options.best)
-    if options.json != "-" and options.csv != "-":
+    if not piped(options):
         show = console().print
         headers, rows = found.cells(options.best)
         show(table(headers, rows, right=set(range(1, len(headers)))))

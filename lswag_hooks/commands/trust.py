@@ -6,7 +6,7 @@ import math
 
 from jsonargparse import ArgumentParser, Namespace
 
-from lswag_hooks.commands.common import SIZE, add_data, add_output, check_paths, sized_batch, write
+from lswag_hooks.commands.common import SIZE, add_data, add_output, check_paths, piped, sized_batch, write
 from lswag_hooks.ranking import rank
 from lswag_hooks.report.table import console, table
 from lswag_hooks.trust import SIZES, trust
@@ -28,7 +28,7 @@ def run_trust(options: Namespace) -> int:
     found = trust(ranking)
     frame = found.to_pandas()
     write(options, found.to_dict(), frame)
-    if options.json != "-":
+    if not piped(options):
         rows = [
             [one.proxy, f"{one.expected:.2f}", f"{one.low:.2f} to {one.high:.2f}", _signed(one.given_size)]
             for one in frame.itertuples()

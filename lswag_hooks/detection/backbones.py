@@ -11,7 +11,7 @@ from typing import Any
 from lswag_hooks.batch import Batch
 from lswag_hooks.candidates import Candidate
 from lswag_hooks.detection.objectives import check_pictures
-from lswag_hooks.detection.pyramid import build_pyramid
+from lswag_hooks.detection.pyramid import build_pyramid, canvas_of
 from lswag_hooks.detection.survey import FULL, survey
 from lswag_hooks.errors import InputError
 from lswag_hooks.standings import Ranking
@@ -48,7 +48,7 @@ def add_facts(ranking: Ranking, candidates: Sequence[Candidate], batch: Batch) -
     Parameters become those of the backbone alone, and multiply-accumulates those of one picture of 1333 x 800.
     """
     specs = {one.name: one.spec for one in candidates}
-    height, width = (-(-max(int(p.shape[axis]) for p in batch.inputs) // 32) * 32 for axis in (-2, -1))
+    height, width = canvas_of(batch.inputs)
     device = batch.inputs[0].device
     for row in ranking.rows:
         if row.rank is None:

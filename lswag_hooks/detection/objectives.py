@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from lswag_hooks.batch import Batch
 from lswag_hooks.errors import InputError
@@ -52,15 +53,41 @@ def check_pictures(batch: Batch) -> None:
         )
 
 
-class TorchvisionObjective:
+class PicturesObjective:
+    """What the losses of detectors, and of their backbones, have in common.
+
+    Attributes:
+        joins: why a batch cannot be scored part by part; empty where it can.
+        mend: what to do about pictures that do not fit into memory.
+    """
+
+    is_objective = True
+    reduction: Reduction = "mean"
+    joins = "a detector's losses are divided by the number of regions of all pictures"
+    mend = "take fewer or smaller pictures (--samples, --size), or the backbone alone (CONFIG.py:backbone)"
+
+    def for_layout(self, batch: Batch) -> tuple[Any, Batch]:
+        """Objective and batch that show as well whose rows are whose, in a tenth of the memory: smaller pictures."""
+        return self, shrunk(batch)
+
+    def held_bytes(self, model: nn.Module, batch: Batch) -> int | None:
+        """What backbone and neck keep of one picture for the backward pass, counted without values."""
+        from lswag_hooks.detection.survey import kept_of
+
+        parts, size = self.trunk(model, batch)
+        return kept_of(parts, size)
+
+    def trunk(self, model: nn.Module, batch: Batch) -> tuple[nn.Module, tuple[int, int]]:
+        """What runs over whole pictures, and the height and width at which it does."""
+        raise NotImplementedError
+
+
+class TorchvisionObjective(PicturesObjective):
     """The sum of the losses of a detector of ``torchvision.models.detection``.
 
     The detector's own modules are in training mode for the while of the pass, in which alone they give losses; its
     convolutions and norms stay in the mode that was asked for, and pictures are not resized at random.
     """
-
-    is_objective = True
-    reduction: Reduction = "mean"
 
     def __call__(self, model: nn.Module, batch: Batch) -> Tensor:
         """Forward pass and loss."""
@@ -69,12 +96,16 @@ class TorchvisionObjective:
             losses = model(list(batch.inputs), [dict(target) for target in batch.targets])
         return torch.stack([value.float() for value in losses.values()]).sum()
 
+    def trunk(self, model: nn.Module, batch: Batch) -> tuple[nn.Module, tuple[int, int]]:
+        """Its backbone, with the pyramid, on pictures of the detector's own size."""
+        detector: Any = model
+        with torch.no_grad():
+            images, _ = detector.transform(list(batch.inputs))
+        return detector.backbone, tuple(images.tensors.shape[-2:])
 
-class MMDetObjective:
+
+class MMDetObjective(PicturesObjective):
     """The sum of the losses of a detector of MMDetection, behind its own data preprocessor."""
-
-    is_objective = True
-    reduction: Reduction = "mean"
 
     def __call__(self, model: nn.Module, batch: Batch) -> Tensor:
         """Forward pass and loss."""
@@ -89,6 +120,13 @@ class MMDetObjective:
         data = self._data(model, batch, training=False)
         return model(data["inputs"], data["data_samples"], mode="tensor")
 
+    def trunk(self, model: nn.Module, batch: Batch) -> tuple[nn.Module, tuple[int, int]]:
+        """Backbone and neck."""
+        detector: Any = model
+        pictures = self._data(model, batch, training=False)["inputs"]
+        parts = [detector.backbone, detector.neck] if detector.with_neck else [detector.backbone]
+        return nn.Sequential(*parts), tuple(pictures.shape[-2:])
+
     @staticmethod
     def _data(model: nn.Module, batch: Batch, training: bool) -> Any:
         check_pictures(batch)
@@ -99,6 +137,27 @@ class MMDetObjective:
             "data_samples": [data_sample(p, t, masks) for p, t in zip(batch.inputs, batch.targets, strict=True)],
         }
         return detector.data_preprocessor(data, training)
+
+
+def shrunk(batch: Batch, longest: int = 448) -> Batch:
+    """Pictures with boxes, no side of which is longer than so many pixels.
+
+    Example:
+        >>> batch = shrunk(Batch.builtin("shapes", size=(3, 600, 900), samples=2), 90)
+        >>> batch.inputs[0].shape, batch.targets[0]["masks"].shape[1:], bool((batch.targets[0]["boxes"] <= 90).all())
+        (torch.Size([3, 60, 90]), torch.Size([60, 90]), True)
+    """
+    pictures, targets = [], []
+    for picture, target in zip(batch.inputs, batch.targets, strict=True):
+        sides = picture.shape[-2:]
+        factor = min(1.0, longest / max(sides))
+        size = [max(1, round(side * factor)) for side in sides]
+        made = {**target, "boxes": target["boxes"] * factor}
+        if "masks" in target:
+            made["masks"] = F.interpolate(target["masks"][:, None], size)[:, 0]
+        pictures.append(F.interpolate(picture[None], size)[0])
+        targets.append(made)
+    return Batch(tuple(pictures), tuple(targets), batch.name)
 
 
 def _wants_masks(detector: Any) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -12,11 +12,10 @@ from torch.nn import functional as F
 
 from lswag_hooks.batch import Batch
 from lswag_hooks.detection.configs import build_backbone as config_backbone
-from lswag_hooks.detection.objectives import SEED, check_pictures
+from lswag_hooks.detection.objectives import SEED, PicturesObjective, check_pictures, detector_library, shrunk
 from lswag_hooks.errors import InputError, near_matches
 from lswag_hooks.hooks.session import ProbeSession
-from lswag_hooks.models import Spec, build, describe
-from lswag_hooks.objective import Reduction
+from lswag_hooks.models import Spec, build, describe, takes_pictures
 from lswag_hooks.rng import seeded
 
 STRIDES = (4, 8, 16, 32)
@@ -125,15 +124,35 @@ class Pyramid(nn.Module):
         return list(self.fpn({str(level): features for level, features in enumerate(maps)}).values())
 
 
-class PyramidObjective:
+class PyramidObjective(PicturesObjective):
     """The loss of a region proposal network (Ren et al. 2015) on a pyramid's maps.
 
-    Objectness and boxes of 256 anchors a picture, half of them positive where there are so many. The head is the same,
-    drawn once, for every pyramid, and does not count in a score.
+    Objectness and boxes of 256 anchors a picture, half of them positive where there are so many; the mean over
+    pictures. The head is the same, drawn once, for every pyramid, and does not count in a score. A picture's loss
+    depends on no other one: neither its anchors, which are drawn with one seed, nor its padding.
+
+    Args:
+        canvas: height and width to which pictures are padded; by default those of the largest in the batch.
     """
 
-    is_objective = True
-    reduction: Reduction = "mean"
+    joins = ""
+    mend = "take smaller pictures (--size)"
+
+    def __init__(self, canvas: tuple[int, int] | None = None) -> None:
+        self.canvas = canvas
+
+    def over(self, batch: Batch) -> PyramidObjective:
+        """The objective for this batch and its parts."""
+        check_pictures(batch)
+        return PyramidObjective(canvas_of(batch.inputs))
+
+    def for_layout(self, batch: Batch) -> tuple[Any, Batch]:
+        """See :class:`PicturesObjective`."""
+        return PyramidObjective(), shrunk(batch)
+
+    def trunk(self, model: nn.Module, batch: Batch) -> tuple[nn.Module, tuple[int, int]]:
+        """All of it."""
+        return model, self.canvas or canvas_of(batch.inputs)
 
     def __call__(self, model: nn.Module, batch: Batch) -> Tensor:
         """Forward pass and loss."""
@@ -142,27 +161,36 @@ class PyramidObjective:
 
         check_pictures(batch)
         sizes = [(int(picture.shape[-2]), int(picture.shape[-1])) for picture in batch.inputs]
-        images = stacked(batch.inputs)
+        images = stacked(batch.inputs, self.canvas)
         maps = model(images)
         proposals = _proposal_network(str(images.device), images.dtype)
-        with seeded(SEED):
-            anchors = proposals.anchor_generator(ImageList(images, sizes), maps)
-            objectness, deltas = concat_box_prediction_layers(*proposals.head(maps))
-            labels, matched = proposals.assign_targets_to_anchors(anchors, list(batch.targets))
-            wanted = proposals.box_coder.encode(matched, anchors)
-            losses = proposals.compute_loss(objectness, deltas, labels, wanted)
-        return losses[0] + losses[1]  # type: ignore[no-any-return]
+        anchors = proposals.anchor_generator(ImageList(images, sizes), maps)
+        objectness, deltas = concat_box_prediction_layers(*proposals.head(maps))
+        labels, matched = proposals.assign_targets_to_anchors(anchors, list(batch.targets))
+        wanted = proposals.box_coder.encode(matched, anchors)
+        losses = []
+        for picture in zip(objectness.chunk(len(sizes)), deltas.chunk(len(sizes)), labels, wanted, strict=True):
+            scores, offsets, label, box = picture
+            with seeded(SEED):
+                losses += proposals.compute_loss(scores, offsets, [label], [box])
+        return torch.stack(losses).sum() / len(sizes)
 
 
-def stacked(pictures: Tensor | Sequence[Tensor]) -> Tensor:
-    """Pictures, RGB from 0 to 1, normalised as for ImageNet, padded to multiples of 32 and joined.
+def canvas_of(pictures: Sequence[Tensor]) -> tuple[int, int]:
+    """The least height and width that hold all pictures and are multiples of 32."""
+    height, width = (-(-max(int(picture.shape[axis]) for picture in pictures) // 32) * 32 for axis in (-2, -1))
+    return height, width
+
+
+def stacked(pictures: Tensor | Sequence[Tensor], canvas: tuple[int, int] | None = None) -> Tensor:
+    """Pictures, RGB from 0 to 1, normalised as for ImageNet, padded to one size and joined.
 
     Example:
         >>> stacked([torch.zeros(3, 30, 40), torch.zeros(3, 50, 20)]).shape
         torch.Size([2, 3, 64, 64])
     """
     mean, std = (pictures[0].new_tensor(values)[:, None, None] for values in (MEAN, STD))
-    height, width = (-(-max(int(picture.shape[axis]) for picture in pictures) // 32) * 32 for axis in (-2, -1))
+    height, width = canvas or canvas_of(list(pictures))
     return torch.stack(
         [
             F.pad((picture - mean) / std, (0, width - picture.shape[-1], 0, height - picture.shape[-2]))
@@ -178,8 +206,8 @@ def build_backbone(
 
     Args:
         spec: ``"timm/NAME"`` (with ``features_only``), ``"burgerformer/ARCHITECTURE"`` or the name of a published one,
-            such as ``"burgerformer/BurgerFormer-B"``, the path of a config of MMDetection, whose backbone is taken, a
-            module that returns feature maps, or what builds one.
+            such as ``"burgerformer/BurgerFormer-B"``, the path of a config of MMDetection, a detector or
+            ``"torchvision/DETECTOR"``, whose backbone is taken, a module that returns feature maps, or what builds one.
         seed: of the weights; None: from the global random state.
         norms: a norm for each map; by default BurgerFormer has them, and no other.
         device: where to build it.
@@ -223,13 +251,18 @@ def _body(spec: Spec, seed: int, norms: bool | None) -> nn.Module:
         return _timm(name, seed)
     if library == "burgerformer":
         return _burger(name, seed, norms is not False)
-    if library == "torchvision":
+    if library == "torchvision" and not takes_pictures(str(spec)):
         raise InputError(f"{spec} gives classes, not feature maps: take the network of that name from timm.")
     if isinstance(spec, str) and spec.endswith(".py"):
         with seeded(seed):
             return config_backbone(spec)
-    found = build(spec, seed=seed)
-    return found.backbone.body if isinstance(found, Pyramid) else found
+    found: Any = build(spec, seed=seed)
+    library_of = detector_library(found)
+    if library_of == "torchvision" and not hasattr(found.backbone, "body"):
+        raise InputError(f"{describe(spec)}: its backbone, a {type(found.backbone).__name__}, has no four maps.")
+    if library_of == "mmdet":
+        return cast(nn.Module, found.backbone)
+    return cast(nn.Module, found.backbone.body) if library_of or isinstance(found, Pyramid) else found
 
 
 def _timm(name: str, seed: int) -> nn.Module:

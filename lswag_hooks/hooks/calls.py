@@ -65,7 +65,7 @@ class CallStack:
     def _leave(self, module: nn.Module, inputs: object, output: object) -> None:
         while self.stack and self.stack.pop()[1] is not module:
             pass
-        if self.budget is not None and isinstance(output, Tensor) and not module._modules:
+        if self.budget is not None and isinstance(output, Tensor) and not module._modules and _is_new(output, inputs):
             self.bytes += output.numel() * output.element_size()
             if self.bytes > self.budget:
                 raise OverBudget(self.bytes)
@@ -79,3 +79,10 @@ class CallStack:
         """How often a key was seen before: the call index of a reused module."""
         self._counts[path] += 1
         return self._counts[path] - 1
+
+
+def _is_new(output: Tensor, inputs: Any) -> bool:
+    """Whether an output has memory of its own: those of modules in place, and of views, have not."""
+    given = [one for one in (inputs if isinstance(inputs, tuple) else (inputs,)) if isinstance(one, Tensor)]
+    owner = output if output._base is None else output._base
+    return not any(owner is one or owner is one._base for one in given)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,21 +12,11 @@ from torch import Tensor, nn
 
 from lswag_hooks.hooks.activations import ActivationCall, ActivationCapture
 from lswag_hooks.hooks.calls import CallStack
-from lswag_hooks.hooks.graph import DATA, Graph, WeightCall, read_graph
+from lswag_hooks.hooks.graph import DATA, Graph, read_graph
 from lswag_hooks.hooks.inventory import Inventory, Parameters, take_inventory
-from lswag_hooks.hooks.operands import read_data
-from lswag_hooks.hooks.samples import (
-    BLOCKS,
-    INDEPENDENT,
-    INTERLEAVED,
-    Layout,
-    codes_by_sample,
-    obvious_layout,
-    probed_layout,
-    region_layout,
-)
+from lswag_hooks.hooks.placing import UNPLACED, Probe, settle
+from lswag_hooks.hooks.samples import INDEPENDENT, Layout, codes_by_sample, region_layout
 
-Probe = Callable[[], "tuple[Graph, dict[str, Tensor]]"]
 LossFunction = Callable[[Any], Tensor]  # of the inputs, marked; targets are bound by the caller
 CodeConsumer = Callable[[int, ActivationCall, Tensor], None]
 _POOLS = {"MultiScaleRoIAlign", "BaseRoIExtractor"}  # torchvision, mmdet
@@ -109,6 +98,7 @@ class Watcher:
             probe: forward pass of the experiment (a, a, b); run at most once, only if something needs it.
         """
         calls: list[ActivationCall] = []
+        unplaced: dict[str, str] = {}
         held: list[tuple[int, ActivationCall, Tensor]] = []
         regions: list[tuple[int, ...]] = []
         fed: dict[Any, int] = {}
@@ -119,6 +109,9 @@ class Watcher:
             if output.grad_fn is not None:
                 fed[output.grad_fn] = position
             if consume is None:
+                return
+            if output.is_nested:
+                unplaced[call.name] = "a nested tensor"
                 return
             shape = tuple(output.shape)
             if shape and shape[0] == self.samples and not (len(shape) == 3 and shape[1] == self.samples):
@@ -134,16 +127,16 @@ class Watcher:
         ):
             value = loss(marked)
         graph = read_graph([value], self.parameters.names, known)
-        result = Forward(value, graph, Inventory([]), calls, others=capture.others, opaque=stack.opaque)
+        result = Forward(value, graph, Inventory([]), calls, unplaced, others=capture.others, opaque=stack.opaque)
         # by the graph, no sample enters them; the node of an activation in place on a view is not in the graph
         shared = {position for node, position in fed.items() if not graph.flags.get(node, DATA) & DATA}
         result.shared = {position: calls[position] for position in shared}
-        place = self.settle(graph, probe, regions, any(position not in shared for position, _, _ in held))
+        held = [one for one in held if one[0] not in shared]
+        pooled = {position: region_layout(len(code), regions) for position, _, code in held if code.dim()}
+        wanting = any(pooled.get(position) is None for position, _, _ in held)
+        place = settle(graph, self.parameters, self.samples, probe, regions, wanting)
         for position, kept, code in held:
-            if position in shared:
-                continue
-            layout = region_layout(len(code), regions) if code.dim() else None
-            found = layout or place.get(kept.name, UNPLACED)
+            found = pooled.get(position) or place.get(kept.name, UNPLACED)
             if found == INDEPENDENT:
                 result.shared[position] = kept
             elif isinstance(found, Layout) and consume is not None:
@@ -167,131 +160,6 @@ class Watcher:
             value = call(marked)
         return read_graph([value], self.parameters.names, known), seen
 
-    def settle(
-        self,
-        graph: Graph,
-        probe: Probe | None = None,
-        regions: Sequence[tuple[int, ...]] = (),
-        activations: bool = False,
-    ) -> dict[str, Layout | str]:
-        """Give every product of a graph its layout, or the reason why it has none.
-
-        Args:
-            graph: of a forward pass.
-            probe: the experiment (a, a, b), run only if a shape alone does not tell.
-            regions: counts of regions of interest that pooling layers took.
-            activations: an activation wants the experiment too.
-
-        Returns:
-            Layouts of activations by name, if the experiment was made.
-        """
-        found: dict[str, Layout | str] = {}
-        undecided, shared = graph.undecided(), [call for call in graph.shared() if _rows(call) == self.samples]
-        if (undecided or shared) and probe is not None:
-            twin, seen = probe()
-            probe = lambda: (twin, seen)  # noqa: E731  (the experiment is made once)
-            # constants, or data that came without a graph?
-            theirs = {key: call for call, key in _numbered(twin.undecided())}
-            pairs = [(call, theirs[key]) for call, key in _numbered(undecided) if key in theirs]
-            _add_sources(graph, twin, [pair for pair in pairs if _varies(pair[1])])
-            graph.depends = graph.reaches_data()
-            # tables that all samples share, or queries that were repeated for every sample?
-            theirs = {key: call for call, key in _numbered(twin.shared())}
-            pairs = [(call, theirs[key]) for call, key in _numbered(shared) if key in theirs]
-            _add_sources(graph, twin, [pair for pair in pairs if _rows(pair[1]) == 3 != self.samples])
-        else:
-            graph.depends = graph.reaches_data()
-        unsettled, joined = self._settle(graph, regions)
-        if (unsettled or activations) and probe is not None:
-            found = self._experiment(probe, graph, unsettled)
-        for call in unsettled:
-            if call.layout is None:
-                call.reason = call.reason or UNPLACED
-        self._settle_joined(graph, joined)
-        return found
-
-    def _settle(self, graph: Graph, regions: Sequence[tuple[int, ...]]) -> tuple[list[WeightCall], list[WeightCall]]:
-        """Give each product its layout; returns those that only an experiment can settle, and sums that tables join."""
-        unsettled, joined = [], []
-        for call in graph.calls:
-            if call.kind == "lookup":
-                indices = call.node._saved_indices
-                if call.node._saved_scale_grad_by_freq:
-                    call.reason = "a lookup that scales gradients by frequency, for which there is no rule"
-                elif indices.dim() and indices.shape[0] == self.samples:
-                    call.layout = BLOCKS
-                else:
-                    call.reason = "looked up without a sample axis"
-                continue
-            if call.kind == "broadcast":
-                if not call.reason:
-                    joined.append(call)
-                continue
-            edge = call.node.next_functions[call.data]
-            batched = call.node.name() in ("BmmBackward0", "BaddbmmBackward0")
-            if batched and int(call.node._input_metadata[0].shape[0]) != 1:
-                call.reason = "a batched product of several weights, for which there is no rule"
-                continue
-            shape = call.data_shape()
-            if shape is None:
-                shape = tuple(read_data(call).shape)
-            else:
-                shape = shape[1:] if batched else shape
-                shape = shape[::-1] if call.mirrored else shape
-            features = 1 if call.kind == "matmul" else len(shape) - 1
-            attention = all(self.parameters.in_attention(name) for name in call.parameters)
-            layout = obvious_layout(shape, self.samples, features, attention)
-            if layout is not None and (edge[0] is not None or shape[0] == self.samples):
-                call.layout = layout
-            elif (found := region_layout(shape[0], regions)) is not None:
-                call.layout = found
-            else:
-                unsettled.append(call)
-        return unsettled, joined
-
-    def _activation_layout(self, output: Tensor) -> Layout | str:
-        if not output.dim():
-            return "a single number"
-        if output.dim() >= 3 and output.shape[1] == 3:  # (positions, samples, ...)?
-            layout = probed_layout(output.flatten(0, 1))
-            if layout == INTERLEAVED:
-                return layout
-        return probed_layout(output)
-
-    def _settle_joined(self, graph: Graph, joined: list[WeightCall]) -> None:
-        """Layouts of sums that tables join: sample first, or as many rows as a product whose rows were proved."""
-        proved = {
-            int(call.node._input_metadata[0].shape[0])
-            for call in graph.calls
-            if call.layout == BLOCKS and call.kind in ("conv", "matmul")
-        }
-        for call in graph.calls:
-            if call.layout == BLOCKS and call.kind == "matmul" and (shape := call.data_shape()):
-                proved.add(shape[0])
-        for call in joined:
-            rows = int(call.node._input_metadata[0].shape[0])
-            if rows == self.samples or (rows % self.samples == 0 and rows in proved):
-                call.layout = BLOCKS
-            else:
-                call.reason = f"every sample shares it; {UNPLACED} where it joins the data"
-
-    def _experiment(self, probe: Probe, graph: Graph, unsettled: list[WeightCall]) -> dict[str, Layout | str]:
-        """Settle what is left by the pass (a, a, b), whose calls are matched by weight and number."""
-        twin_graph, seen = probe()
-        twins = {key: call for call, key in _numbered(twin_graph.calls)}
-        for call, key in _numbered(graph.calls):
-            if call not in unsettled:
-                continue
-            found = probed_layout(read_data(twins[key])) if key in twins else UNPLACED
-            if isinstance(found, Layout):
-                call.layout = found
-            else:
-                call.reason = found
-        return {name: self._activation_layout(output) for name, output in seen.items()}
-
-
-UNPLACED = "its rows could not be assigned to samples"
-
 
 def _feeding(graph: Graph, activations: dict[Any, int], inventory: Inventory) -> dict[str, int]:
     """For each layer the last activation on the way from the input to it."""
@@ -308,33 +176,6 @@ def _feeding(graph: Graph, activations: dict[Any, int], inventory: Inventory) ->
         if child is not None and child in latest:
             fed[layer.parameter] = latest[child]
     return fed
-
-
-def _rows(call: WeightCall) -> int:
-    """Leading dimension of a product's data before it was flattened."""
-    shape = call.data_shape()
-    return shape[0] if shape else -1
-
-
-def _add_sources(graph: Graph, twin: Graph, pairs: list[tuple[WeightCall, WeightCall]]) -> None:
-    """Take products for places where data enters, in the graph and in that of the experiment."""
-    if pairs:
-        for one, calls in ((graph, [call for call, _ in pairs]), (twin, [call for _, call in pairs])):
-            one.sources |= {call.node for call in calls}
-            one.read()
-
-
-def _varies(call: WeightCall) -> bool:
-    return isinstance(probed_layout(read_data(call)), Layout)
-
-
-def _numbered(calls: list[WeightCall]) -> list[tuple[WeightCall, tuple[tuple[str, ...], int]]]:
-    counts: Counter[tuple[str, ...]] = Counter()
-    numbered = []
-    for call in calls:
-        numbered.append((call, (call.parameters, counts[call.parameters])))
-        counts[call.parameters] += 1
-    return numbered
 
 
 @contextlib.contextmanager

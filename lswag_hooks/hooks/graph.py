@@ -16,7 +16,12 @@ from lswag_hooks.errors import UnsupportedError
 
 DATA, PARAMETER = 1, 2
 
-CONVOLUTIONS = {"ConvolutionBackward0", "ConvolutionOverrideableBackward0", "CudnnConvolutionBackward0"}
+CONVOLUTIONS = {
+    "ConvolutionBackward0",
+    "ConvolutionBackward1",  # of a traced module
+    "ConvolutionOverrideableBackward0",
+    "CudnnConvolutionBackward0",
+}
 MATRIX_PRODUCTS = {
     "AddmmBackward0": (1, 2),
     "MmBackward0": (0, 1),
@@ -33,6 +38,7 @@ CHECKPOINTED = (
 )
 _SAME = {"ToCopyBackward0", "AliasBackward0", "CloneBackward0", "ContiguousBackward0"}
 _TRANSPOSE = {"TBackward0"}
+VIEWS = {"ViewBackward0", "UnsafeViewBackward0", "ReshapeAliasBackward0"}
 
 Node = Any  # torch.autograd.graph.Node
 
@@ -80,7 +86,7 @@ class WeightCall:
         shape = shape_of(edge)
         if shape is None or self.kind != "matmul" or len(shape) != 2 or self.data > self.weight:
             return shape
-        if edge[0].name() in ("ViewBackward0", "UnsafeViewBackward0", "ReshapeAliasBackward0"):
+        if edge[0].name() in VIEWS:
             before = shape_of(edge[0].next_functions[0])
             if before and len(before) > 2 and before[-1] == shape[1]:
                 return before
@@ -208,9 +214,14 @@ def _product(graph: Graph, node: Node) -> WeightCall | None:
     for weight, data in candidates:
         edge = node.next_functions[weight]
         if graph.descends(edge) == PARAMETER:
-            names, form = _trace(graph, edge)
+            names, form = trace(graph, edge)
             flags = DATA if kind == "lookup" else graph.descends(node.next_functions[data])
-            return WeightCall(node, kind, weight, data, names, form, node._sequence_nr(), flags)
+            call = WeightCall(node, kind, weight, data, names, form, node._sequence_nr(), flags)
+            if node._input_metadata[0].dtype.is_complex:
+                call.reason = "a product of complex numbers, for which there is no rule"
+            if node._input_metadata[0].is_nested_tensor:
+                call.reason = "a product of a nested tensor, for which there is no rule"
+            return call
     return None
 
 
@@ -230,7 +241,7 @@ def _through_shared(graph: Graph, products: list[WeightCall]) -> list[WeightCall
                 joined.setdefault(place, []).append(name)
     for (node, index), found in joined.items():
         call = WeightCall(node, "broadcast", index, 1 - index, tuple(found), "derived", node._sequence_nr(), DATA)
-        if node.name() not in BROADCASTS:
+        if node.name() not in BROADCASTS or node._input_metadata[0].dtype.is_complex:
             call.reason = f"every sample shares it and it enters {node.name()}, for which there is no rule"
         calls.append(call)
     return calls
@@ -250,7 +261,7 @@ def _behind(graph: Graph, node: Node) -> list[str]:
     return sorted(names)
 
 
-def _trace(graph: Graph, edge: tuple[Node, int]) -> tuple[tuple[str, ...], str]:
+def trace(graph: Graph, edge: tuple[Node, int]) -> tuple[tuple[str, ...], str]:
     """Parameters behind a weight, and whether it is one of them."""
     node, turned = edge[0], False
     while node not in graph.parameters:

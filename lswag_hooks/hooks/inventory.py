@@ -11,7 +11,7 @@ from lswag_hooks.hooks.calls import clean_name
 from lswag_hooks.hooks.graph import Graph, WeightCall, is_table
 
 #: products that have no rule, and operations that autograd does not know by number: custom functions and operators
-_UNRULED = re.compile(r"mm|matmul|linear|conv|bilinear|rnn|lstm|gru|[^0-9]$", re.IGNORECASE)
+_UNRULED = re.compile(r"mm|mv|matmul|linear|conv|bilinear|rnn|lstm|gru|[^0-9]$", re.IGNORECASE)
 
 
 @dataclass
@@ -109,6 +109,8 @@ def take_inventory(graph: Graph, parameters: Parameters) -> Inventory:
         if scaled and sum(n > 1 for n in parameter.shape) < 2:
             continue  # the gain of a normalised weight
         reasons = {call.reason for call in calls if call.reason}
+        if parameter.is_complex():
+            reasons.add("a weight of complex numbers, for which there is no rule")
         known = {(call.node, call.weight) for call in calls}
         also = {node.name() for node, index in graph.exits.get(name, ()) if (node, index) not in known}
         if also:

@@ -16,6 +16,7 @@ from lswag_hooks.hooks.calls import CallStack
 from lswag_hooks.hooks.forward import Watcher, mark
 from lswag_hooks.hooks.graph import Graph, read_graph
 from lswag_hooks.hooks.inventory import WeightLayer, take_inventory
+from lswag_hooks.hooks.placing import settle
 from lswag_hooks.hooks.rules import blocks
 from lswag_hooks.hooks.session import ProbeSession
 from lswag_hooks.hooks.weights import GradientCapture, LayerGradients
@@ -93,7 +94,7 @@ class GradientHooks:
             raise InputError("run the model inside `with GradientHooks(model) as hooks:` before asking for gradients.")
         watcher = Watcher(self.model, samples)
         graph = read_graph([loss], watcher.parameters.names, self._marked)
-        watcher.settle(graph, self._experiment(samples))
+        settle(graph, watcher.parameters, samples, self._experiment(samples))
         inventory = take_inventory(graph, watcher.parameters)
         self.uncovered = dict(inventory.uncovered)
         found: list[tuple[WeightLayer, LayerGradients]] = []

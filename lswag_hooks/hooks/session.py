@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Iterable
 from types import TracebackType
 from typing import Literal
@@ -19,7 +20,19 @@ MODES = ("score", "train", "eval")
 
 
 def _training(module: nn.Module, mode: Mode) -> bool:
-    return mode == "train" or (mode == "score" and isinstance(module, _BatchNorm))
+    return mode == "train" or (mode == "score" and is_batch_norm(module))
+
+
+def is_batch_norm(module: nn.Module) -> bool:
+    """Whether a module is a BatchNorm, a scripted one included."""
+    if isinstance(module, torch.jit.ScriptModule):
+        return str(module.original_name).startswith(("BatchNorm", "SyncBatchNorm"))
+    return isinstance(module, _BatchNorm)
+
+
+def joins_samples(module: nn.Module) -> bool:
+    """Whether a module, in the mode in which it is, normalises with the statistics of the batch."""
+    return is_batch_norm(module) and (module.training or getattr(module, "running_mean", None) is None)
 
 
 class ProbeSession:
@@ -92,13 +105,25 @@ def check_supported(model: nn.Module) -> None:
                 f"the model is wrapped in {name}, whose parameters are shards of the real ones: score the plain "
                 "module, before the strategy wraps it (for example lh.score(model, batch) in the training script)."
             )
-    for name, parameter in model.named_parameters():
-        if isinstance(parameter, nn.parameter.UninitializedParameter):
+    for name, module in model.named_modules():
+        if type(module).__module__.startswith(("torch.ao.nn.quantized", "torch.nn.quantized")):
+            raise UnsupportedError(f"{name or 'the model'} is quantised and has no gradients: score it before that.")
+    for name, tensor in itertools.chain(model.named_parameters(), model.named_buffers()):
+        if nn.parameter.is_lazy(tensor):
             raise UnsupportedError(f"{name} is not initialised yet: run one forward pass, then score the model.")
-        if hasattr(parameter, "ds_id"):
+        if hasattr(tensor, "ds_id"):
             raise UnsupportedError(
                 f"{name} is partitioned by DeepSpeed stage 3: score the plain module before the strategy wraps it."
             )
+        if tensor.is_inference():
+            raise UnsupportedError(
+                f"{name} was made under torch.inference_mode(), which rules gradients out: {_OUTSIDE}."
+            )
+    if torch.is_inference_mode_enabled():
+        raise UnsupportedError(f"torch.inference_mode() is on, which rules gradients out: {_OUTSIDE}.")
+
+
+_OUTSIDE = "build and score the model outside of it (torch.no_grad() is fine)"
 
 
 class _Attributes:
@@ -106,6 +131,7 @@ class _Attributes:
 
     def __init__(self, module: nn.Module) -> None:
         self.module, self.kept = module, dict(module.__dict__)
+        self.training = module.training  # that of a scripted module is not in its dictionary
         self.contents = [(value, value.copy()) for value in self.kept.values() if isinstance(value, (list, dict, set))]
 
     def restore(self) -> None:
@@ -116,6 +142,8 @@ class _Attributes:
         for name, value in self.kept.items():
             if current.get(name, self) is not value:
                 current[name] = value
+        if self.module.training != self.training:
+            self.module.training = self.training
         for container, content in self.contents:
             if isinstance(container, list):
                 container[:] = content
@@ -136,6 +164,10 @@ class _Values:
     def restore(self) -> None:
         """Put back what is not the same."""
         for tensor, data, value in self.kept:
+            if tensor.layout is not torch.strided:  # no storage to compare
+                tensor.data = data
+                data.copy_(value)
+                continue
             if tensor.data_ptr() != data.data_ptr() or tensor.shape != data.shape:
                 tensor.data = data
             if not _same_bits(data, value):
@@ -143,13 +175,13 @@ class _Values:
 
 
 def _same_bits(a: Tensor, b: Tensor) -> bool:
-    if a.is_floating_point() and a.element_size() in _INTEGERS and a.is_contiguous() and b.is_contiguous():
+    if a.is_floating_point() and a.element_size() in _INTEGERS:
         integer = _INTEGERS[a.element_size()]  # 0.0 and -0.0 differ, NaN equals itself
         return torch.equal(a.view(integer), b.view(integer))
     return torch.equal(a, b)
 
 
-_INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
+_INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 def _restore_parameter(parameter: nn.Parameter, requires_grad: bool, grad: Tensor | None) -> None:

@@ -16,9 +16,9 @@ from torch.autograd.graph import GradientEdge
 
 from lswag_hooks.devices import no_autocast
 from lswag_hooks.errors import UnsupportedError
-from lswag_hooks.hooks.graph import CHECKPOINTED, Graph, WeightCall, shape_of
+from lswag_hooks.hooks.graph import CHECKPOINTED, VIEWS, Graph, WeightCall, shape_of, trace
 from lswag_hooks.hooks.inventory import Parameters, WeightLayer
-from lswag_hooks.hooks.operands import Operands, pull_back, read_operands
+from lswag_hooks.hooks.operands import Operands, pull_back, read_operands, wide
 from lswag_hooks.hooks.rules import (
     BroadcastGradient,
     DerivedGradient,
@@ -37,8 +37,8 @@ class LayerGradients:
 
     Attributes:
         source: per-sample gradients of the weight, formed on demand; None if the loss does not reach it.
-        weight: the weight itself.
-        bias: the layer's bias, if it has one.
+        weight: the weight itself, in single precision at least.
+        bias: the layer's bias, if it has one and adds it to the product as it is.
         outputs: gradients of the layer's output summed over positions, (samples, channels): the per-sample gradient of
             the bias; None where a layer is called more than once or its weight is computed.
         inputs_first: groups of channels where the weight's first dimension is that of its inputs, as in transposed
@@ -147,7 +147,7 @@ class GradientCapture:
     def _gradients(self, layer: WeightLayer, parts: Sequence[tuple[WeightCall, Operands | None]]) -> LayerGradients:
         parameter = self.parameters.by_name[layer.parameter]
         bias = self.parameters.by_name.get(layer.parameter.removesuffix("weight") + "bias")
-        found = LayerGradients(None, parameter.detach(), None if bias is None else bias.detach())
+        found = LayerGradients(None, wide(parameter.detach()))
         sources = [
             self._call_source(call, operands, layer.parameter, parameter)
             for call, operands in parts
@@ -166,10 +166,30 @@ class GradientCapture:
             if bias is not None and (call.kind == "broadcast" or self.parameters.names[id(bias)] in call.parameters):
                 # the product is not the layer's own: its bias is behind what enters it, as the weight is
                 behind = self._call_source(call, operands, layer.parameter, bias)
+                found.bias = wide(bias.detach())
                 found.outputs = lambda: behind.block(slice(0, self.samples), slice(0, behind.rows)).flatten(1)
             else:
+                if bias is not None and self._adds(call, self.parameters.names[id(bias)]):
+                    found.bias = wide(bias.detach())
                 found.outputs = lambda: self._summed(call, operands.gradient)
         return found
+
+    def _adds(self, call: WeightCall, bias: str) -> bool:
+        """Whether a product's bias is added to it as it is and used nowhere else: its gradient is then the result's."""
+        places = self.graph.exits.get(bias, [])
+        if len(places) != 1:
+            return False
+        node, index = places[0]
+        if trace(self.graph, node.next_functions[index]) != ((bias,), "plain"):
+            return False
+        if node is call.node:
+            return True
+        if node.name() != "AddBackward0" or (index == 1 and node._saved_alpha != 1):
+            return False
+        before = node.next_functions[1 - index][0]
+        while before is not None and before is not call.node and before.name() in VIEWS:
+            before = before.next_functions[0][0]
+        return before is call.node
 
     def _summed(self, call: WeightCall, gradient: Tensor) -> Tensor:
         layout = call.layout or BLOCKS

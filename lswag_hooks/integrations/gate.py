@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor
 
-from lswag_hooks.batch import Batch
+from lswag_hooks.batch import Batch, as_batch
 from lswag_hooks.errors import InputError
 from lswag_hooks.models import Spec, build
 from lswag_hooks.proxies import Proxy, resolve_proxies
@@ -149,8 +149,7 @@ class OptunaGate:
     def __post_init__(self) -> None:
         check_gate(self.quantile, self.warmup)
         self._proxy()
-        if not isinstance(self.batch, Batch):
-            object.__setattr__(self, "batch", Batch(*self.batch))
+        object.__setattr__(self, "batch", as_batch(self.batch))
 
     def __call__(self, trial: optuna.Trial, model: Spec) -> ScoreResult:
         """Score a network and let the trial go on, or prune it.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import contextlib
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -25,7 +26,7 @@ class Undefined(Exception):
 
 
 @dataclass(frozen=True)
-class Pass:
+class Pass(abc.ABC):
     """A pass beside the main one: other inputs, other weights, other modes, or another derivative.
 
     Its options are its fields: two proxies whose passes are equal share one.
@@ -37,6 +38,7 @@ class Pass:
     need: ClassVar[str]
     reads_batch: ClassVar[bool] = True
 
+    @abc.abstractmethod
     def run(self, session: ProbeSession, batch: Batch, objective: Objective) -> Any:
         """What the pass shows, free of any graph.
 
@@ -48,7 +50,6 @@ class Pass:
         Raises:
             Undefined: it shows nothing for this model.
         """
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,7 @@ class Reading(Pass):
         """Whether others may read the same forward pass."""
         return True
 
+    @abc.abstractmethod
     def watch(self, session: ProbeSession, batch: Batch, inputs: Any, stack: contextlib.ExitStack) -> Read:
         """Make ready for the forward pass.
 
@@ -72,7 +74,6 @@ class Reading(Pass):
         Returns:
             What turns the model's outputs into what :meth:`run` returns, and keeps the graph.
         """
-        raise NotImplementedError
 
     def run(self, session: ProbeSession, batch: Batch, objective: Objective) -> Any:
         """What a forward pass of its own shows."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -132,12 +133,12 @@ class Proxy:
 
 
 @dataclass(frozen=True)
-class OwnPass(Proxy):
+class OwnPass(Proxy, abc.ABC):
     """Base of proxies that are computed from passes of their own alone."""
 
+    @abc.abstractmethod
     def value(self, *found: Any) -> float | Missing:
         """The score, from what each of the passes showed."""
-        raise NotImplementedError
 
     def total(self, seen: Observation) -> float | Missing:
         for wanted in self.passes:

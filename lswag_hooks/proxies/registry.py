@@ -123,6 +123,8 @@ def resolve_proxies(proxies: str | Proxy | Sequence[str | Proxy]) -> list[Proxy]
     """
     if isinstance(proxies, (str, Proxy)):
         proxies = [proxies]
+    if not isinstance(proxies, Iterable):
+        raise InputError(f"proxies={proxies!r}: give names such as 'lswag', proxies, or a list of them.")
     found: list[Proxy] = []
     for entry in proxies:
         if isinstance(entry, Proxy):

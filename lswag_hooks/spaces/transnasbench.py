@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import itertools
 import re
 from collections.abc import Callable, Iterator
@@ -49,8 +50,8 @@ class _TransNASBench(Space):
     tasks: ClassVar[dict[str, int]] = TASKS
     image_shapes: ClassVar[dict[str, tuple[int, ...]]] = IMAGE_SHAPES
 
-    def parse(self, architecture: str) -> Architecture:
-        raise NotImplementedError
+    @abc.abstractmethod
+    def parse(self, architecture: str) -> Architecture: ...
 
     def make(self, architecture: str, num_classes: int, task: str, image_shape: tuple[int, ...]) -> nn.Module:
         """Encoder and head; GAN training's discriminator for the generative tasks is no part of it."""

@@ -17,7 +17,7 @@ from lswag_hooks.standings import Ranking
 from lswag_hooks.wording import quantity
 from recipes.burgerformer_coco.evaluate import PUBLISHED
 from recipes.burgerformer_coco.space import resolve_backbone
-from recipes.common import finish
+from recipes.command import finish
 
 KNOWN = {  # name in the table, spec, and box AP; the paper says nothing of ConvNeXt-T
     "ResNet-50": ("timm/resnet50", PUBLISHED["ResNet-50"][0]),

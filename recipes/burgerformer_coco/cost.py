@@ -11,7 +11,7 @@ from lswag_hooks.detection.survey import FULL, counted
 from lswag_hooks.spaces.burgerformer import NAMED
 from lswag_hooks.wording import quantity
 from recipes.burgerformer_coco.space import PREFIX, BurgerBackbones, resolve_backbone
-from recipes.common import finish
+from recipes.command import finish
 
 IMAGENET, TRAIN, VAL = 1_281_167, 117_266, 5_000  # pictures; of COCO's training set those with instances
 PRETRAINING, EPOCHS = 310, 12
@@ -35,7 +35,7 @@ def head_macs(regions: int, masks: int, size: tuple[int, int] = FULL, classes: i
 def cost(
     backbone: str = "burgerformer/BurgerFormer-B",
     evaluations: int = 3000,
-    samples: int = 16,
+    samples: int = 4,
     peak: float = 312e12,
     utilisation: float = 0.1,
     single_peak: float = 19.5e12,
@@ -81,6 +81,10 @@ def cost(
     weights = BYTES_A_PARAMETER * (
         sum(parameter.numel() for parameter in pyramid.parameters()) + 20e6
     )  # heads: 20 M, the box head's first layer above all
+    print(
+        f"memory of search: {samples * activations / 1e9:.2g} GB kept of {samples} pictures, up to 1.7 times that "
+        "where some are upright and others wide; a score may take 60 % of what is free"
+    )
     print(
         f"memory of detect with 2 pictures a GPU: {weights / 1e9:.2g} GB of weights, {2 * activations / 1e9:.2g} GB "
         "kept by backbone and pyramid; the heads' come on top"

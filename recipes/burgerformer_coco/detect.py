@@ -16,7 +16,7 @@ from lswag_hooks.detection.configs import load_config
 from lswag_hooks.errors import InputError
 from recipes.burgerformer_coco.detector import CONFIG, EPOCHS, configure, make_runner
 from recipes.burgerformer_coco.space import LIMIT
-from recipes.common import finish
+from recipes.command import finish
 
 LATEST = "last_checkpoint"  # mmengine writes the path of the latest into it
 

@@ -14,7 +14,7 @@ from lswag_hooks.detection.configs import load_config
 from lswag_hooks.errors import InputError
 from recipes.burgerformer_coco.detect import LATEST, config_of
 from recipes.burgerformer_coco.detector import make_runner
-from recipes.common import finish
+from recipes.command import finish
 
 COLUMNS = ("AP box", "AP50 box", "AP75 box", "AP mask", "AP50 mask", "AP75 mask")
 KEYS = tuple(f"coco/{kind}_mAP{at}" for kind in ("bbox", "segm") for at in ("", "_50", "_75"))

@@ -11,7 +11,7 @@ from lswag_hooks.detection.coco import SCALE, coco_batch, load_coco
 from lswag_hooks.search import Evolution, SearchResult
 from lswag_hooks.search import search as search_space
 from recipes.burgerformer_coco.space import LIMIT, BurgerBackbones
-from recipes.common import check_out_file, finish, keep_search
+from recipes.command import check_out_file, finish, keep_search
 
 PUBLISHED = Evolution(population=150, mutations=75, crossovers=75, parents=75)  # BurgerFormer's, but for its start
 
@@ -21,7 +21,7 @@ def search(
     out: str,
     proxies: str = "lswag",
     libra: str | None = None,
-    samples: int = 16,
+    samples: int = 4,
     scale: tuple[int, int] = SCALE,
     evaluations: int = 3000,
     min_params: int | None = None,
@@ -40,7 +40,7 @@ def search(
         proxies: one, or several with commas between, merged by rank.
         libra: a fitted LIBRA instead: a file that ``lswag libra fit`` wrote, or the name of one that comes along. Its
             proxies must all be had without class scores.
-        samples: pictures to score on.
+        samples: pictures to score on, at once where there is BatchNorm: ``cost`` says what they take.
         scale: longest and shortest side of the pictures at most.
         evaluations: how many architectures are scored.
         min_params: fewest parameters, of the classifier for ImageNet.

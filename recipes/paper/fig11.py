@@ -77,11 +77,17 @@ def write(
     for key, table in by_size.items():
         both = side_by_side(table.T, table.T.iloc[:0]).rename(columns={"what": "task", "task": "what"})
         report(out, f"fig11_{key}", f"Fig. 11, {key}, by size of the batch", both, figure, told(scores[:1]))
+    drawing, axes = panels(1, len(by_init), 4.2, 3.4)
+    for axis, (key, table) in zip(axes, by_init.items(), strict=True):
+        for scheme in table:
+            axis.plot(table[scheme], [str(name) for name in table.index], "o", markersize=4, alpha=0.7, label=scheme)
+        axis.set(title=key, xlabel="Spearman with accuracy")
+        axis.legend(fontsize=6)
     for key, table in by_init.items():
         spread = table.assign(std=table.std(axis=1))
         paper = pd.DataFrame(index=["lswag"], columns=[], dtype=float)
         both = side_by_side(spread, paper).rename(columns={"what": "task", "task": "what"})
-        report(out, f"fig11_{key}_inits", f"App. F, {key}, by initialisation", both)
+        report(out, f"fig11_{key}_inits", f"App. F, {key}, by initialisation", both, drawing)
 
 
 def drawn(space: Space, scheme: str) -> Space:

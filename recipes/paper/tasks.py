@@ -270,7 +270,7 @@ def prepared(
         told = "\n".join(missing)
         tasks = len({line.split(":")[0] for line in missing})
         raise InputError(
-            f"{tasks} tasks cannot be measured:\n{told}\n"
+            f"tasks that cannot be measured: {tasks}\n{told}\n"
             "Obtain these, or name the others by --measuring.tasks, or take --small."
         )
     return found

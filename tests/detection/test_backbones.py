@@ -117,7 +117,7 @@ def test_pictures_are_normalised_before_they_are_padded():
 
 
 def test_the_loss_is_that_of_torchvisions_proposal_network(batch):
-    """The whole network of the library, proposals and all, as the oracle."""
+    """The whole network of the library, proposals and all, as the oracle, a picture at a time."""
     from torchvision.models.detection.image_list import ImageList
 
     from lswag_hooks.detection.pyramid import _proposal_network
@@ -125,17 +125,59 @@ def test_the_loss_is_that_of_torchvisions_proposal_network(batch):
 
     model = build_pyramid(SMALL).eval()
     network = _proposal_network("cpu", torch.float32)
-    images = stacked(batch.inputs)
-    features = {str(level): maps for level, maps in enumerate(model(images))}
     network.train()
-    with seeded(0):
-        _, losses = network(ImageList(images, [(64, 96)] * 2), features, [dict(t) for t in batch.targets])
-    assert torch.allclose(PyramidObjective()(model, batch), sum(losses.values()), rtol=1e-5)
+    wanted = []
+    for picture, target in zip(batch.inputs, batch.targets, strict=True):
+        images = stacked([picture])
+        features = {str(level): maps for level, maps in enumerate(model(images))}
+        with seeded(0):
+            _, losses = network(ImageList(images, [(64, 96)]), features, [dict(target)])
+        wanted.append(sum(losses.values()))
+    assert torch.allclose(PyramidObjective()(model, batch), sum(wanted) / len(wanted), rtol=1e-5)
 
 
-def test_every_layer_of_a_pyramid_reconciles_and_the_head_is_no_part_of_it(batch):
+def test_parts_of_a_batch_score_as_the_whole():
+    """Pictures of several sizes, whose padding a norm over places sees."""
+    batch = mixed()
     model = build_pyramid(SMALL)
-    rows = verify_gradients(model, batch, PyramidObjective(), single=False)
+    whole = lh.score(model, batch, ["lswag", "zico"], seed=0, mode="eval")
+    kept = PyramidObjective().over(batch).held_bytes(model, batch)
+    parts = lh.score(model, batch, ["lswag", "zico"], seed=0, mode="eval", max_memory=3 * kept)
+    assert (whole.memory["parts"], parts.memory["parts"]) == (1, 2)
+    for name in ("lswag", "zico"):
+        assert math.isclose(parts[name], whole[name], rel_tol=1e-4)
+
+
+def test_an_experiment_is_made_on_small_pictures(monkeypatch):
+    """Windows need one; three more pictures of full size would take more than those that are scored."""
+
+    class Windows(Stem):
+        def __init__(self):
+            super().__init__(4, 8, 16, 32)
+            self.linear = nn.Linear(3 * 32 * 32, 3 * 32 * 32)
+
+        def forward(self, pictures):
+            n, c, h, w = pictures.shape
+            rows = pictures.unfold(2, 32, 32).unfold(3, 32, 32).permute(0, 2, 3, 1, 4, 5)
+            rows = self.linear(rows.flatten(0, 2).flatten(1)).view(rows.shape)
+            return super().forward(rows.permute(0, 3, 1, 4, 2, 5).reshape(n, c, h, w))
+
+    sizes = []
+    model = build_pyramid(Windows())
+    model.backbone.register_forward_pre_hook(lambda module, inputs: sizes.append(tuple(inputs[0].shape)))
+    result = lh.score(model, shapes_batch(2, (640, 320), masks=False), "zico", seed=0)
+    assert sizes == [(2, 3, 320, 640), (3, 3, 224, 448)] and not result.coverage.uncovered
+
+
+def mixed():
+    parts = [shapes_batch(2, size, masks=False) for size in ((96, 64), (64, 128))]
+    return lh.Batch(sum((part.inputs for part in parts), ()), sum((part.targets for part in parts), ()))
+
+
+def test_every_layer_of_a_pyramid_reconciles_and_the_head_is_no_part_of_it():
+    """A picture's gradient is that of its own loss, alone."""
+    model = build_pyramid(SMALL)
+    rows = verify_gradients(model, mixed(), PyramidObjective().over(mixed()))
     assert [row for row in rows if not row.passed or row.vacuous] == []
     assert {row.layer.split(".")[0] for row in rows} == {"backbone", "fpn"}
 

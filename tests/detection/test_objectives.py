@@ -9,8 +9,9 @@ from torch import nn
 
 import lswag_hooks as lh
 from lswag_hooks.detection.objectives import TorchvisionObjective, detector_library, losing
-from lswag_hooks.detection.pyramid import Pyramid
+from lswag_hooks.detection.pyramid import Pyramid, build_backbone
 from lswag_hooks.detection.shapes import shapes_batch
+from lswag_hooks.detection.survey import kept_bytes
 from lswag_hooks.errors import InputError
 from lswag_hooks.hooks.forward import Watcher
 from lswag_hooks.hooks.rules import blocks
@@ -57,6 +58,31 @@ class TestEveryLibrary:
         assert dict(result.scores) == dict(again.scores) and not result.reasons
         assert not result.coverage.uncovered and not result.coverage.unplaced
         assert model.training and all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+    def test_no_experiment_is_made(self, library, batch, monkeypatch):
+        """Pooling tells whose regions are whose: three more of a detector's pictures would take a lot of memory."""
+        monkeypatch.setattr(Watcher, "outputs", lambda *args: pytest.fail("an experiment"))
+        result = lh.score(DETECTORS[library](), batch, "swap", seed=0)
+        assert not result.coverage.unplaced and result["swap"] > 0
+
+    def test_a_batch_that_does_not_fit_is_refused_before_any_work(self, library, batch):
+        model = DETECTORS[library]()
+
+        def run(module, inputs):
+            assert inputs[0].is_meta, "work"
+
+        model.backbone.register_forward_pre_hook(run)
+        with pytest.raises(InputError, match=r"a detector's losses are divided .* \(--samples, --size\)"):
+            lh.score(model, batch, mode="eval", max_memory="1MB")
+
+    def test_what_is_held_is_at_least_what_backbone_and_neck_keep(self, library, batch):
+        model = DETECTORS[library]()
+        objective = resolve_objective(model)
+        kept = objective.held_bytes(model, batch)
+        part, size = objective.trunk(model, batch)
+        part.requires_grad_(True).eval()
+        found = kept_bytes(part, torch.zeros(1, 3, *size))
+        assert kept == pytest.approx(found, rel=0.02) and kept > 1e6
 
     def test_every_layer_reconciles_with_autograd(self, library, batch):
         model = DETECTORS[library]()
@@ -125,6 +151,13 @@ def _with(batch, inputs):
     return with_inputs(batch, inputs)
 
 
+def test_torchvisions_detectors_give_their_backbones_where_they_have_four_maps():
+    assert lh.build("torchvision/maskrcnn_resnet50_fpn:backbone").backbone.channels == (256, 512, 1024, 2048)
+    for name, said in (("fasterrcnn_mobilenet_v3_large_320_fpn", "strides 32, 32"), ("ssd300_vgg16", "no four maps")):
+        with pytest.raises(InputError, match=said):
+            lh.build(f"torchvision/{name}:backbone")
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("library", DETECTORS)
 def test_on_a_gpu(library, batch):
@@ -186,6 +219,22 @@ class TestMMDet:
         assert isinstance(lh.build(f"{CONFIG}:backbone"), Pyramid)
         assert lh.models.expected_input_size(str(CONFIG)) == (3, 200, 320)
 
+    def test_by_default_on_shapes_of_the_configs_size_and_what_it_takes_is_told_first(self, capsys, monkeypatch):
+        from lswag_hooks.cli import main
+        from lswag_hooks.commands import score
+
+        asked = []
+        monkeypatch.setattr(score, "MUCH", 1e6)
+        monkeypatch.setattr(score, "score", lambda *args, **options: (_ for _ in ()).throw(InputError("work")))
+        monkeypatch.setattr(lh.Batch, "load", lambda *args: asked.append(args) or shapes_batch(2, (96, 64)))
+        assert main(["score", str(CONFIG)]) == 2
+        assert asked == [("shapes", (3, 200, 320), 8)]
+        told, work = capsys.readouterr().err.splitlines()
+        assert "backbone and neck hold 0.0 GB of 2 pictures" in told and work == "lswag: work"
+
+    def test_a_detector_gives_its_backbone(self):
+        assert build_backbone(mmdet_detector()).channels == (32, 48, 192, 96)
+
     def test_seeds_and_classes(self):
         one, same, other = (lh.build(str(CONFIG), seed=seed) for seed in (1, 1, 2))
         first, again, third = (model.roi_head.bbox_head.fc_cls.weight for model in (one, same, other))
@@ -223,6 +272,6 @@ class TestMMDet:
         from lswag_hooks.cli import main
 
         assert main(["score", str(CONFIG), "--data", "shapes", "--samples", "2", "--size", "3,96,128"]) == 0
-        assert "mask_rcnn.py on 2 samples of shapes" in capsys.readouterr().out
+        assert "mask_rcnn.py on 2 samples of shapes, up to 3 x 96 x 128" in " ".join(capsys.readouterr().out.split())
         assert main(["score", "nowhere/config.py", "--data", "shapes"]) == 2
         assert "there is no config nowhere/config.py" in capsys.readouterr().err

@@ -459,6 +459,76 @@ def test_weights_of_a_custom_function_are_reported():
     assert seen.uncovered == {"experts": "enters OwnProductBackward, for which there is no rule"}
 
 
+def test_weights_of_matrix_times_vector_are_reported():
+    net = Net(lambda m, x: torch.stack([torch.mv(m.weights, one) for one in x]).relu(), weights=param(3, 6)).double()
+    seen = capture(net, torch.randn(B, 6, dtype=torch.float64))
+    assert seen.uncovered == {"weights": "enters MvBackward0, for which there is no rule"}
+
+
+def complex_product(m, x):
+    return pooled((torch.complex(x, x.flip(1)) @ torch.complex(m.real, m.imaginary)).abs())
+
+
+def complex_weight(m, x):
+    return pooled((m.conv(torch.complex(x, x.flip(2))).abs()).relu())
+
+
+@pytest.mark.parametrize(
+    ("net", "x"),
+    [
+        (Net(complex_product, real=param(6, 4), imaginary=param(6, 4)).double(), (6,)),
+        (Net(complex_weight, conv=nn.Conv1d(3, 4, 3, dtype=torch.complex128)), (3, 7)),
+    ],
+)
+def test_complex_numbers_are_reported(net, x):
+    seen = capture(net, torch.randn(B, *x, dtype=torch.float64))
+    assert set(seen.uncovered) == matrices(net) and not seen.gradients
+    assert all("complex" in reason for reason in seen.uncovered.values())
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+def test_nested_tensors_are_reported():
+    def forward(m, x):
+        rows = torch.nested.as_nested_tensor(list(x), layout=torch.jagged)
+        return m.head(torch.stack([row.mean(0) for row in m.fc(rows).relu().unbind()]))
+
+    seen = capture(Net(forward, fc=nn.Linear(6, 4), head=nn.Linear(4, CLASSES)).double(), tokens())
+    assert "nested" in seen.uncovered["fc.weight"] and set(seen.gradients) == {"head.weight"}
+    assert seen.forward.unplaced == {"": "a nested tensor"}
+
+
+def test_model_made_for_one_size_of_batch_is_right_or_reported():
+    def forward(m, x):
+        windows = x.view(B, 2, 2, 6).flatten(0, 1)  # the experiment wants three samples
+        return pooled(m.head(m.fc(windows).relu().view(B, -1)))
+
+    net = Net(forward, fc=nn.Linear(6, 4), head=nn.Linear(16, 4)).double()
+    seen = capture(net, tokens())
+    assert set(seen.gradients) == {"head.weight"}
+    assert "three samples" in seen.uncovered["fc.weight"]
+
+
+BIASES = {
+    "none": lambda m, x: F.linear(x, m.fc.weight),
+    "twice": lambda m, x: F.linear(x, m.fc.weight, 2 * m.fc.bias),
+    "elsewhere": lambda m, x: m.fc(x) * m.fc.bias,
+    "scaled sum": lambda m, x: torch.add(x @ m.fc.weight.T, m.fc.bias, alpha=3),
+}
+
+
+@pytest.mark.parametrize("kind", BIASES)
+def test_a_bias_that_is_not_simply_added_is_left_out(kind):
+    net = Net(lambda m, x: pooled(BIASES[kind](m, x).relu()), fc=nn.Linear(6, 4)).double()
+    seen = check(net, torch.randn(B, 6, dtype=torch.float64))
+    assert set(seen.gradients) == {"fc.weight"} and not seen.bias
+
+
+@pytest.mark.parametrize("add", [lambda x, bias: x + bias, lambda x, bias: bias + x])
+def test_a_bias_that_is_added_afterwards_counts(add):
+    net = Net(lambda m, x: pooled(add(x @ m.fc.weight.T, m.fc.bias).relu()), fc=nn.Linear(6, 4)).double()
+    assert set(check(net, tokens()).bias) == {"fc.weight"}
+
+
 JOINS = {
     "x + table": lambda x, table: x + table,
     "table + x": lambda x, table: table + x,
@@ -1012,6 +1082,13 @@ def test_scripted_parts_are_covered_and_named():
     assert "1.weight" in seen.gradients
     assert "0.0.weight" in seen.gradients or "0.0.weight" in seen.uncovered
     assert seen.forward.opaque
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.trace")
+def test_traced_model_is_covered():
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 3)).double()
+    traced = torch.jit.trace(net, image())
+    check(traced, image())
 
 
 # ---------------------------------------------------------------- activations

@@ -38,6 +38,12 @@ ARCHITECTURE = " / ".join(
 BACKBONE = f"burgerformer/{ARCHITECTURE}"
 
 
+@pytest.fixture(autouse=True)
+def unformatted(monkeypatch):
+    """mmengine formats its config for every checkpoint, which takes longer than the steps between them."""
+    monkeypatch.setattr("mmengine.config.config.FormatCode", lambda text, **_: (text, True))
+
+
 @pytest.fixture
 def data(tmp_path):
     return write_shapes(tmp_path / "shapes", 8, (128, 96), seed=3)

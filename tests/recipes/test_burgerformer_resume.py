@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 import torch
 
 from lswag_hooks.detection.shapes import write_shapes
-from tests.recipes.test_burgerformer_coco import SMALL, command
+from tests.recipes.test_burgerformer_coco import command, unformatted  # noqa: F401
 
 pytest.importorskip("mmdet", reason="needs the extra: pip install 'lswag-hooks[detection]'")
 
@@ -26,9 +27,20 @@ pytestmark = [
 ]
 
 
+RECIPE = "recipes.burgerformer_coco.detect"
+TINY = Path(__file__).parent / "configs" / "mask_rcnn_tiny.py"
+SIZE = ["--scale", "[64,48]", "--batch_size", "2"]
+
+
 @pytest.fixture
 def data(tmp_path):
-    return write_shapes(tmp_path / "shapes", 8, (128, 96), seed=3)
+    return write_shapes(tmp_path / "shapes", 4, (64, 48), seed=3)
+
+
+def interrupted(run, copy):
+    """A copy of a run of two epochs as it was after the first."""
+    shutil.copytree(run, copy, ignore=shutil.ignore_patterns("epoch_2.pth"))
+    (copy / detect.LATEST).write_text(str(copy / "epoch_1.pth"))
 
 
 def checkpoint(file):
@@ -89,13 +101,21 @@ class TestStreams:
 def test_it_goes_on_to_the_last_bit(data, tmp_path, unit, workers):
     """Regions, flips and dropped paths are drawn, in the steps and in the processes that read."""
     length = ("--epochs", "2") if unit == "epoch" else ("--iterations", "2")
-    runs = {}
-    for name, parts in (("whole", [()]), ("stopped", [("--stop_after", "1"), ("--resume", "true")])):
-        for more in parts:
-            assert detect.main([*command(data, tmp_path / name, *length, *more), "--workers", str(workers)]) == 0
-        runs[name] = checkpoint(tmp_path / name / f"{unit}_2.pth")
-    assert len(losses(runs["whole"])) == (4 if unit == "epoch" else 2)
-    check_same(runs["whole"], runs["stopped"])
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+
+    def run(out, *more):
+        asked = [*command(data, out, *length, *more), *SIZE, "--detector", str(TINY), "--workers", str(workers)]
+        assert detect.main(asked) == 0
+
+    run(whole)
+    if workers:
+        interrupted(whole, stopped)
+    else:
+        run(stopped, "--stop_after", "1")
+    run(stopped, "--resume", "true")
+    found, again = (checkpoint(out / f"{unit}_2.pth") for out in (whole, stopped))
+    assert len(losses(found)) == (4 if unit == "epoch" else 2)
+    check_same(found, again)
 
 
 @pytest.mark.slow
@@ -104,21 +124,26 @@ def test_two_processes_are_one_run(data, tmp_path):
     """They go on to the last bit, and what both find in all pictures is what one process finds alone."""
     config = tmp_path / "told.py"
     config.write_text(
-        f"_base_ = ['{SMALL}']\n"
+        f"_base_ = ['{TINY}']\n"
         f"val_evaluator = dict(outfile_prefix='{tmp_path / 'two'}')\n"
         f"test_evaluator = dict(outfile_prefix='{tmp_path / 'one'}')\n"
     )
-    for name, parts in (("whole", [()]), ("stopped", [("--stop_after", "1"), ("--resume", "true")])):
-        for more in parts:
-            asked = command(data, tmp_path / name, "--epochs", "2", "--processes", "2", *more)
-            started([*asked, "--detector", str(config), "--batch_size", "2"])
-    whole, stopped = (checkpoint(tmp_path / name / "epoch_2.pth") for name in ("whole", "stopped"))
-    check_same(whole, stopped)
-    assert whole["meta"]["iter"] == 4, "eight pictures, two a process"
-    assert sorted(file.name for file in (tmp_path / "whole").glob("*.pth")) == ["epoch_1.pth", "epoch_2.pth"]
-    assert evaluate.evaluate(str(tmp_path / "whole"), pictures=0) == 0
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    for out, more in ((whole, ()), (stopped, ("--resume", "true"))):
+        if more:
+            interrupted(whole, stopped)
+        asked = [*command(data, out, "--epochs", "2", *more), *SIZE, "--batch_size", "1", "--detector", str(config)]
+        if more:
+            started(RECIPE, *asked, "--processes", "2")
+        else:  # as on several machines
+            started("torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", RECIPE, *asked)
+    found, again = (checkpoint(out / "epoch_2.pth") for out in (whole, stopped))
+    check_same(found, again)
+    assert found["meta"]["iter"] == 4, "four pictures, one a process"
+    assert sorted(file.name for file in whole.glob("*.pth")) == ["epoch_1.pth", "epoch_2.pth"]
+    assert evaluate.evaluate(str(whole), pictures=0) == 0
     two, one = (json.loads((tmp_path / f"{name}.bbox.json").read_text()) for name in ("two", "one"))
-    assert {found["image_id"] for found in two} == set(range(1, 9)) and len(one) == len(two)
+    assert {found["image_id"] for found in two} == set(range(1, 5)) and len(one) == len(two)
     for mine, theirs in zip(*(sorted(found, key=place) for found in (one, two)), strict=True):
         assert place(mine)[:2] == place(theirs)[:2] and mine["bbox"] == pytest.approx(theirs["bbox"], abs=1e-2)
 
@@ -127,12 +152,11 @@ def place(found):
     return found["image_id"], found["category_id"], found["score"]
 
 
-def started(arguments):
-    """The command as a user starts it, with the package of these tests."""
+def started(*arguments):
+    """A module as a user starts it, with the package of these tests."""
     root = Path(__file__).parents[2]
     environment = os.environ | {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
     ran = subprocess.run(
-        [sys.executable, "-m", "recipes.burgerformer_coco.detect", *arguments],
-        cwd=root, env=environment, capture_output=True, text=True, timeout=600,
-    )  # fmt: skip
+        [sys.executable, "-m", *arguments], cwd=root, env=environment, capture_output=True, text=True, timeout=600
+    )
     assert ran.returncode == 0, ran.stderr[-2000:]

@@ -4,6 +4,7 @@ Two exact routes, chosen by shape (measured on one core with oneDNN, see ``bench
 
 - *grouped*: the samples become groups of one convolution, whose weight gradient is then per sample. The library's own
   kernel does all the work; it is as fast as the ordinary weight gradient for few channels, and covers every option.
+  Where a sample has several rows, the ordinary weight gradient of each sample's rows.
 - *shifted*: many channels. The input is padded once and the output gradient is padded to the same row stride, so that
   each kernel offset is a plain strided view of the input: one batched product an offset, no im2col, and rows can be
   cut into tiles. A stride splits the input into as many phases first.
@@ -62,15 +63,18 @@ class GroupedConvGradient:
         self.blocks_per_sample = len(self.inputs) // self.samples
 
     def block(self, samples: slice, rows: slice) -> Tensor:
-        per, o = self.blocks_per_sample, self.options
-        x = self.inputs[samples.start * per : samples.stop * per]
-        d = self.gradients[samples.start * per : samples.stop * per]
-        n, shape = len(x), self.weight.shape
-        groups, weight = n * o.groups, self.weight.expand(n, *shape).reshape(n * shape[0], *shape[1:])
-        if self.samples == 1:  # the whole batch as one: an ordinary weight gradient
-            groups, weight = o.groups, self.weight
-        else:
-            x, d = (t.reshape(1, -1, *t.shape[2:]) for t in (x, d))
+        per = self.blocks_per_sample
+        if per == 1:
+            return self._gradients(samples, samples.stop - samples.start)
+        # windows, regions, a batch taken as one: an ordinary gradient adds the rows up, and writes none of each
+        firsts = range(samples.start * per, samples.stop * per, per)
+        return torch.cat([self._gradients(slice(first, first + per), 1) for first in firsts])
+
+    def _gradients(self, rows: slice, parts: int) -> Tensor:
+        """Gradients of ``parts`` equal parts of some rows, (parts, rows, columns): each is one group of channels."""
+        o, shape = self.options, self.weight.shape
+        x, d = (t[rows].reshape(-1, parts * t.shape[1], *t.shape[2:]) for t in (self.inputs, self.gradients))
+        weight = self.weight.expand(parts, *shape).reshape(parts * shape[0], *shape[1:])
         if o.transposed:  # the roles swap: the input is the output gradient of a convolution that reads d
             x, d = d, _as_output(x, d, shape[2:], o)
         gradient: Tensor = torch.ops.aten.convolution_backward(
@@ -83,13 +87,10 @@ class GroupedConvGradient:
             list(o.dilation),
             False,
             [0] * len(o.stride),
-            groups,
+            parts * o.groups,
             [False, True, False],
         )[1]
-        if self.samples == 1:
-            return gradient.reshape(1, self.rows, self.columns)
-        gradient = gradient.reshape(n, self.rows, self.columns)
-        return gradient if per == 1 else gradient.reshape(n // per, per, self.rows, self.columns).sum(1)
+        return gradient.reshape(parts, self.rows, self.columns)
 
     def arrange(self, weight: Tensor) -> Tensor:
         return weight.reshape(self.rows, self.columns)
