@@ -76,9 +76,10 @@ class Trust:
         """What it means, a line each."""
         about = self.benchmark.about
         awake = ", init wake" if about.get("init") == "wake" else ""
+        among = " among sets of several families" if about.get("families") else ""
         said = [
-            f"nearest in size{' of those of several families' if about.get('families') else ''}: {self.benchmark.name} ({about.get('what', '')}; {self.benchmark.networks} networks, "
-            f"{about.get('batch', '')}{awake}), {math.exp(self.distance):.1f} times away"
+            f"nearest in size{among}: {self.benchmark.name} ({about.get('what', '')}; {self.benchmark.networks} "
+            f"networks, {about.get('batch', '')}{awake}), {math.exp(self.distance):.1f} times away"
         ]
         if self.distance > FAR:
             said.append(
@@ -106,8 +107,8 @@ def trust(candidates: Ranking | Mapping[str, Iterable[float]]) -> Trust:
     r"""Which measured benchmark some candidates resemble, and how well proxies order networks there.
 
     Resemblance is the mean difference of the logarithms of parameters, multiply-accumulates, weight layers and log
-    size, and of their spread; candidates of several families (by name, such as timm's) are compared with sets of several
-    families alone. The interval is the benchmark's own, widened for the number of candidates: Fisher's
+    size, and of their spread; candidates of several families (by name, such as timm's) are compared with sets of
+    several families alone. The interval is the benchmark's own, widened for the number of candidates: Fisher's
     :math:`z = \operatorname{artanh} \rho` has a standard error of about :math:`\sqrt{1.06 / (n - 3)}` for Spearman's
     :math:`\rho` of :math:`n` pairs (Fieller, Hartley and Pearson, 1957), to which that of the benchmark's estimate is
     added in squares.

@@ -183,4 +183,4 @@ def test_candidates_of_several_families_are_compared_with_several_families():
 
     assert lh.trust(ranked("timm/resnet18", "timm/resnet34")).benchmark.name == "nb201"
     assert lh.trust(ranked("timm/resnet18", "timm/vit_tiny_patch16_224")).benchmark.name == "timm"
-    assert "of several families: timm" in lh.trust(ranked("timm/resnet18", "timm/pvt_v2_b0")).remarks()[0]
+    assert "among sets of several families: timm" in lh.trust(ranked("timm/resnet18", "timm/pvt_v2_b0")).remarks()[0]
