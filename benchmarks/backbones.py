@@ -219,6 +219,7 @@ def save(table: pd.DataFrame, file: pathlib.Path) -> None:
     scores["backbone"] = scores["params"] * scores["lswag"]
     about = {
         "what": "timm below 110 million parameters, ImageNet-1k",
+        "families": True,  # many: what candidates of several are compared with
         "batch": f"{SAMPLES} ImageNet images of {SIDE} px or the network's own size",
         "table": "timm/timm_imagenet1k.csv",
         "init": "wake",

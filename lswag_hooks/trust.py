@@ -11,6 +11,7 @@ from scipy import stats
 
 from lswag_hooks.errors import InputError
 from lswag_hooks.measured import Figure, Measured, measured, summary_of_sizes
+from lswag_hooks.models import family
 from lswag_hooks.standings import Ranking
 from lswag_hooks.wording import jsonable
 
@@ -75,9 +76,10 @@ class Trust:
         """What it means, a line each."""
         about = self.benchmark.about
         awake = ", init wake" if about.get("init") == "wake" else ""
+        among = " among sets of several families" if about.get("families") else ""
         said = [
-            f"nearest in size: {self.benchmark.name} ({about.get('what', '')}; {self.benchmark.networks} networks, "
-            f"{about.get('batch', '')}{awake}), {math.exp(self.distance):.1f} times away"
+            f"nearest in size{among}: {self.benchmark.name} ({about.get('what', '')}; {self.benchmark.networks} "
+            f"networks, {about.get('batch', '')}{awake}), {math.exp(self.distance):.1f} times away"
         ]
         if self.distance > FAR:
             said.append(
@@ -105,7 +107,8 @@ def trust(candidates: Ranking | Mapping[str, Iterable[float]]) -> Trust:
     r"""Which measured benchmark some candidates resemble, and how well proxies order networks there.
 
     Resemblance is the mean difference of the logarithms of parameters, multiply-accumulates, weight layers and log
-    size, and of their spread. The interval is the benchmark's own, widened for the number of candidates: Fisher's
+    size, and of their spread; candidates of several families (by name, such as timm's) are compared with sets of
+    several families alone. The interval is the benchmark's own, widened for the number of candidates: Fisher's
     :math:`z = \operatorname{artanh} \rho` has a standard error of about :math:`\sqrt{1.06 / (n - 3)}` for Spearman's
     :math:`\rho` of :math:`n` pairs (Fieller, Hartley and Pearson, 1957), to which that of the benchmark's estimate is
     added in squares.
@@ -121,7 +124,10 @@ def trust(candidates: Ranking | Mapping[str, Iterable[float]]) -> Trust:
         >>> found.benchmark.name, found.candidates
         ('nb201', 3)
     """
+    known = measured()
     if isinstance(candidates, Ranking):
+        if len({family(row.name) for row in candidates.rows} - {None}) > 1:
+            known = {name: one for name, one in known.items() if one.about.get("families")} or known
         rows = [row for row in candidates.rows if row.rank is not None]
         candidates = {name: [getattr(row, name) for row in rows] for name in SIZES}
     sizes = {name: list(values) for name, values in candidates.items()}
@@ -132,8 +138,8 @@ def trust(candidates: Ranking | Mapping[str, Iterable[float]]) -> Trust:
     mine = summary_of_sizes(sizes)
     if count < 2 or not mine:
         raise InputError("trust: give two candidates or more, with at least one size of each.")
-    distances = {name: _distance(mine, one.sizes) for name, one in measured().items()}
-    nearest = measured()[min(distances, key=lambda name: distances[name])]
+    distances = {name: _distance(mine, one.sizes) for name, one in known.items()}
+    nearest = known[min(distances, key=lambda name: distances[name])]
     expected = {name: _widened(figure, nearest.networks_of(name), count) for name, figure in nearest.spearman.items()}
     return Trust(count, distances, nearest, expected, nearest.partial)
 

@@ -167,10 +167,10 @@ def test_everything_is_saved(batch, tmp_path):
     pictures = {"scores.png", "ranks.png", "tenths.png"}
     assert written == {"correlations.csv", "scores.csv", "summary.json", *pictures}
     assert all((tmp_path / "out" / name).read_bytes()[:4] == b"\x89PNG" for name in pictures)
-    table = pd.read_csv(tmp_path / "out" / "correlations.csv").set_index("proxy")
+    table = pd.read_csv(tmp_path / "out" / "correlations.csv", float_precision="round_trip").set_index("proxy")
     assert table.loc["zico", "spearman"] == pytest.approx(found.estimates["zico"]["spearman"].value)
     assert {"spearman_low", "kendall_high", "partial"} <= set(table.columns)
-    scores = pd.read_csv(tmp_path / "out" / "scores.csv", index_col="architecture")
+    scores = pd.read_csv(tmp_path / "out" / "scores.csv", index_col="architecture", float_precision="round_trip")
     np.testing.assert_array_equal(scores["lswag"], found.scores["lswag"])
 
 

@@ -175,3 +175,12 @@ def test_what_a_proxy_adds_to_size_is_said_in_a_line(stored, sizes, proxy, said)
     ranking = Ranking(rows, {proxy: True})
     assert ranking.given_size() == found == ranking.to_dict()["given_size"]
     assert (found in ranking.remarks()) == (found is not None)
+
+
+def test_candidates_of_several_families_are_compared_with_several_families():
+    def ranked(*names):
+        return Ranking([Row(name, {"lswag": 1.0}, params=6e5, depth=40) for name in names], {"lswag": True})
+
+    assert lh.trust(ranked("timm/resnet18", "timm/resnet34")).benchmark.name == "nb201"
+    assert lh.trust(ranked("timm/resnet18", "timm/vit_tiny_patch16_224")).benchmark.name == "timm"
+    assert "among sets of several families: timm" in lh.trust(ranked("timm/resnet18", "timm/pvt_v2_b0")).remarks()[0]

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import lswag_hooks
-from lswag_hooks import proxies
+from lswag_hooks import functional, proxies
 from lswag_hooks.measured import Figure, measured
 from lswag_hooks.proxies import Proxy, list_proxies, proxy_class
 from lswag_hooks.proxies.base import NEEDS
@@ -42,7 +42,11 @@ def proxy_page(proxy: type[Proxy]) -> str:
     }
     lines = [f"# {proxy.name}", "", f"{proxy.summary[:1].upper()}{proxy.summary[1:]}.", "", *_table(facts), ""]
     lines += ["```{eval-rst}", f".. autoclass:: {place_of(proxy)}", "   :no-members:", "```", ""]
-    lines += ["Its formula, beside those of the others, is in [](/definitions.md).", "", "## Measured", ""]
+    if inspect.isfunction(getattr(functional, proxy.name, None)):
+        lines += ["It is computed by", "", "```{eval-rst}", f".. autofunction:: lswag_hooks.functional.{proxy.name}"]
+        lines += ["   :no-index:", "```", ""]
+    lines += ["How proxies are computed here, and how that differs from published code, is in [](/definitions.md).", ""]
+    lines += ["## Measured", ""]
     mine = proxy.name
     rows = [
         f"| {name} | {one.networks_of(mine)} | {_figure(one.spearman[mine])} | {_figure(one.partial.get(mine))} |"
@@ -83,8 +87,8 @@ def space_page(space: Space) -> str:
     lines += ["## Tasks", "", "| task | outputs | images |", "|---|---|---|"]
     for task, outputs in cls.tasks.items():
         lines.append(f"| {task} | {outputs} | {' x '.join(map(str, cls.image_shapes[task]))} |")
-    lines += ["", "## One of them", "", f"Drawn with `sample(rng=0)`: {cost.params:,} parameters, {cost.macs:,}"]
-    lines += ["multiply-accumulates of one image of the first task.", "", "```text", example, "```", ""]
+    lines += ["", "## One of them", "", f"Drawn with `sample(rng=0)`: {cost.params:,} parameters and"]
+    lines += [f"{cost.macs:,} multiply-accumulates of one image of the first task.", "", "```text", example, "```", ""]
     lines += ["What every space can do (sample, mutate, build, count, ...) is told in [](/spaces.md).", ""]
     return "\n".join(lines)
 
