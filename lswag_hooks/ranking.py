@@ -294,6 +294,8 @@ def _check_role(role: str) -> None:
 
 def _check_options(interval: Any, mode: str, reduction: str | None, init: str | None, loss: Any) -> None:
     """Refuse what would make every candidate fail, before any is built."""
+    if isinstance(interval, str) and interval != "auto":
+        raise InputError(f"interval={interval!r}: give two tenths, such as (7, 9), 'auto', or None for all layers.")
     if interval != "auto":
         check_interval(interval)
     check_loss_argument(loss)

@@ -230,6 +230,7 @@ def never() -> nn.Module:
         ({"seeds": [-1]}, "seed=-1"),
         ({"seeds": []}, "one seed or more"),
         ({"interval": (7, 10)}, "interval="),
+        ({"interval": "atuo"}, "'auto', or None"),
         ({"engine": "spark"}, "there are local, ray"),
         ({"workers": 0}, "workers=0"),
         ({"address": "10.0.0.1:6379"}, "engine='ray'"),

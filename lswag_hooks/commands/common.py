@@ -58,7 +58,11 @@ def add_common(parser: ArgumentParser, size: str) -> None:
     add_data(parser, size)
     add("--proxies", type=str, default="lswag", metavar="A,B", help="see `lswag proxies`; the first decides the order")
     add(
-        "--interval", type=interval, metavar="A,B", help="first and last tenth of the layers that L-SWAG counts, 0 to 9"
+        "--interval",
+        type=interval,
+        metavar="A,B",
+        help="first and last tenth of the layers that L-SWAG counts, 0 to 9; of `rank` also auto: where the "
+        "candidates' gradients spike",
     )
     add("--num-classes", "--num_classes", type=int, metavar="N", help="of the models; by default those of the data")
     add("--mode", type=str, default="score", help="score (evaluation, BatchNorm on batch statistics), train or eval")
