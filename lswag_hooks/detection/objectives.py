@@ -92,6 +92,7 @@ class TorchvisionObjective(PicturesObjective):
     def __call__(self, model: nn.Module, batch: Batch) -> Tensor:
         """Forward pass and loss."""
         check_pictures(batch)
+        _check_heads(model, batch)
         with seeded(SEED), losing(model, "torchvision.models.detection"):
             losses = model(list(batch.inputs), [dict(target) for target in batch.targets])
         return torch.stack([value.float() for value in losses.values()]).sum()
@@ -102,6 +103,15 @@ class TorchvisionObjective(PicturesObjective):
         with torch.no_grad():
             images, _ = detector.transform(list(batch.inputs))
         return detector.backbone, tuple(images.tensors.shape[-2:])
+
+
+def _check_heads(model: nn.Module, batch: Batch) -> None:
+    heads = getattr(model, "roi_heads", None)
+    for head in ("mask", "keypoint"):
+        has = getattr(heads, f"has_{head}", None)
+        if has is not None and has() and any(f"{head}s" not in target for target in batch.targets):
+            mend = "take coco_batch(..., masks=True)" if head == "mask" else "put them into the targets"
+            raise InputError(f"the detector has a {head} head, and the batch no '{head}s': {mend}.")
 
 
 class MMDetObjective(PicturesObjective):

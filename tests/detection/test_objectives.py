@@ -158,6 +158,13 @@ def test_torchvisions_detectors_give_their_backbones_where_they_have_four_maps()
             lh.build(f"torchvision/{name}:backbone")
 
 
+@pytest.mark.parametrize(("name", "said"), [("maskrcnn", "mask"), ("keypointrcnn", "keypoint")])
+def test_what_torchvisions_heads_learn_must_be_there(name, said):
+    model = lh.build(f"torchvision/{name}_resnet50_fpn")
+    with pytest.raises(InputError, match=f"has a {said} head, and the batch no '{said}s'"):
+        lh.score(model, shapes_batch(2, (64, 64), masks=False))
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("library", DETECTORS)
 def test_on_a_gpu(library, batch):
