@@ -53,7 +53,7 @@ def _add_fit(parser: ArgumentParser) -> None:
     add("--benchmark", type=str, metavar="FILE", help="published accuracies; its published proxies if no SCORES.csv")
     add("--task", type=str, help="of the benchmark, or of a column `task`; needed if there are several")
     add("--out", "-o", type=str, required=True, metavar="FILE.json", help="write the fitted LIBRA here")
-    add("--rule", type=str, default="paper", help="paper, or checked: a proxy joins only if it helps on held-out parts")
+    add("--rule", type=str, default="paper", help="paper, or checked: members are tried on networks held back")
     add("--tolerance", type=float, metavar="X", help="distance from the best correlation; paper: 0.1, checked: any")
     add("--bins", type=str, default="sturges", help="sturges, nbsz or quantile")
     add("--bias", type=str, default="pearson_of_ranks", help="pearson_of_ranks or pearson")

@@ -170,7 +170,10 @@ def test_what_makes_no_sense_is_refused(options, message):
     ],
 )
 def test_on_published_tables_it_does_not_fall_below_its_members(file, task):
-    """Where the paper's rule loses: the mean over splits is at most .01 below that of its best member."""
+    """Where the paper's rule loses: on no split below the member that was best where it was fitted, by more than .01.
+
+    Nor below the one that turns out best, in the mean over splits.
+    """
     benchmark = Benchmark.load(Path(DATA) / "benchmarks" / f"{file}.csv.gz")
     accuracy = benchmark.accuracy(task)
     scores = benchmark.proxies(task)
@@ -183,5 +186,7 @@ def test_on_published_tables_it_does_not_fall_below_its_members(file, task):
         held = held[list(libra.selected)].dropna()
         truth = accuracy[held.index]
         members = [rho(held[n], truth) * (1 if libra.seen["proxies"][n]["higher_is_better"] else -1) for n in held]
+        known = [libra.seen["proxies"][name]["correlation"] for name in held]
+        assert rho(libra.score(held), truth) > members[int(np.argmax(known))] - 0.01
         gaps.append(rho(libra.score(held), truth) - max(members))
     assert np.mean(gaps) > -0.01
