@@ -139,7 +139,7 @@ def test_an_interrupt_of_the_whole_group_leaves_no_process_behind(tmp_path):
     )
     pids = [int(started.stdout.readline()) for _ in range(2)]
     os.killpg(started.pid, signal.SIGINT)
-    said, complained = started.communicate(timeout=60)
+    said, complained = started.communicate(timeout=200)
     assert (said, complained, started.returncode) == ("interrupted\n", "", 0)
     for pid in pids:
         with pytest.raises(ProcessLookupError):

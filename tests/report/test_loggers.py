@@ -192,7 +192,7 @@ def test_wandb_offline(tmp_path):
     )
     root = str(Path(__file__).parents[2])
     done = subprocess.run(
-        [sys.executable, str(script), str(tmp_path), root], capture_output=True, text=True, cwd=tmp_path, timeout=100
+        [sys.executable, str(script), str(tmp_path), root], capture_output=True, text=True, cwd=tmp_path, timeout=280
     )
     assert done.returncode == 0 and "did not take" not in done.stderr, done.stderr[-2000:]
     files = [file for file in tmp_path.glob("wandb/offline-run-*/files/media/**/*") if file.is_file()]
