@@ -136,8 +136,8 @@ def test_workers_give_the_same(batch):
 def test_killed_at_any_moment_it_goes_on_where_it_was(tmp_path):
     lswag = "import sys; from lswag_hooks.cli import main; sys.exit(main())"
     hanging = (  # amid its sixth architecture
-        "import itertools, time; from lswag_hooks import correlating; turns, plain = itertools.count(), "
-        "correlating.measure; correlating.measure = lambda *job: plain(*job) if next(turns) < 5 else time.sleep(600);"
+        "import itertools, time; from lswag_hooks import measuring; turns, plain = itertools.count(), "
+        "measuring.measure; measuring.measure = lambda *job: plain(*job) if next(turns) < 5 else time.sleep(600);"
     )
     arguments = ["correlate", "nasbench201", "--architectures", "12", "--samples", "8", "--proxies", "zico"]
     arguments += ["--resamples", "20", "--store", str(tmp_path / "scores.db")]
