@@ -7,14 +7,12 @@ from jsonargparse import Namespace
 from lswag_hooks.commands.common import check_paths, listing
 from lswag_hooks.measured import measured
 from lswag_hooks.proxies import list_proxies, proxy_class
-from lswag_hooks.report.table import console
+from lswag_hooks.report.table import console, table
 from lswag_hooks.spaces import get_space, list_spaces
-
-SHOWN = ("nb201", "autoformer", "timm")  # of the measured benchmarks: there is no room for more
 
 
 def run_proxies(options: Namespace) -> int:
-    """List the proxies."""
+    """List the proxies, and how they did."""
     check_paths(options)
     whole = options.json is not None or options.csv is not None
     rows = []
@@ -23,14 +21,33 @@ def run_proxies(options: Namespace) -> int:
         row = {"name": name, "summary": proxy.summary, "needs": ", ".join(sorted(proxy.needs)) or "-"}
         if whole:
             row |= {"better": "higher" if proxy.higher_is_better else "lower", "reference": proxy.reference}
-        for benchmark in measured() if whole else SHOWN:
-            figure = measured()[benchmark].spearman.get(name)
-            row[benchmark] = "-" if figure is None else f"{figure.value:.2f}"
+            row |= _figures(name)
         rows.append(row)
     status = listing(options, rows)
     if not whole:
-        console().print("Figures: Spearman with accuracy, as measured. --json has all of them, and references.")
+        _show_figures(console().width)
     return status
+
+
+def _figures(proxy: str) -> dict[str, str]:
+    found = {name: one.spearman.get(proxy) for name, one in measured().items()}
+    return {name: "-" if figure is None else f"{figure.value:.2f}" for name, figure in found.items()}
+
+
+def _show_figures(width: int) -> None:
+    """Print figures of every benchmark, as many beside one another as fit."""
+    show = console().print
+    show("\nSpearman with accuracy, as measured; --json has references, too")
+    names = [name for name in list_proxies() if set(_figures(name).values()) != {"-"}]
+    left = list(measured())
+    while left:
+        part = [left.pop(0)]
+        room = width - max(map(len, names)) - 2 - len(part[0])
+        while left and (room := room - len(left[0]) - 2) >= 0:
+            part.append(left.pop(0))
+        figures = [[name, *(_figures(name)[one] for one in part)] for name in names]
+        show(table(["", *part], [row for row in figures if set(row[1:]) != {"-"}], right=set(range(1, len(part) + 1))))
+        show()
 
 
 def run_spaces(options: Namespace) -> int:
