@@ -6,6 +6,7 @@ padding and, in torchvision, resizing.
 
 from __future__ import annotations
 
+import abc
 import contextlib
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -53,7 +54,7 @@ def check_pictures(batch: Batch) -> None:
         )
 
 
-class PicturesObjective:
+class PicturesObjective(abc.ABC):
     """What the losses of detectors, and of their backbones, have in common.
 
     Attributes:
@@ -77,9 +78,9 @@ class PicturesObjective:
         parts, size = self.trunk(model, batch)
         return kept_of(parts, size)
 
+    @abc.abstractmethod
     def trunk(self, model: nn.Module, batch: Batch) -> tuple[nn.Module, tuple[int, int]]:
         """What runs over whole pictures, and the height and width at which it does."""
-        raise NotImplementedError
 
 
 class TorchvisionObjective(PicturesObjective):
