@@ -74,8 +74,7 @@ def observe(
             float(torch.linalg.vector_norm(wide(parameters.by_name[name]))) for name in parameters.of_layers()
         ]
     seen.layer_sizes = [parameters.by_name[name].numel() for name in parameters.of_layers()]
-    tensors = [*model.parameters(), *model.buffers()]
-    seen.memory["copies"] = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    seen.memory["copies"] = sum(tensor.numel() * tensor.element_size() for tensor in session.tensors)
     if batch.device.type == "cuda":
         seen.memory["peak"] = torch.cuda.max_memory_allocated(batch.device)
     if settings.sync:

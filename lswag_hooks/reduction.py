@@ -43,11 +43,11 @@ class LayerReduction:
         self.inverse += total
         self.largest = max(self.largest, largest)
         self.mean += float(mean_abs.sum())
-        self.deviation += float(m2_abs.sqrt().sum()) / math.sqrt(arrays.moments.samples)
+        self.deviation += arrays.deviation
         self.variance += float(m2_abs.sum()) / arrays.moments.samples
-        alive, size = int(torch.count_nonzero(m2_abs)), mean_abs.numel()
-        self.alive += alive
-        self.nonzero += size if alive == size else int(torch.count_nonzero(mean_abs))  # what varies is not zero
+        self.alive += arrays.alive
+        # what varies is not zero
+        self.nonzero += arrays.alive if arrays.alive == mean_abs.numel() else int(torch.count_nonzero(mean_abs))
 
     def read(self, found: LayerGradients, needs: set[str], tile_bytes: int = TILE_BYTES) -> LayerWhole:
         """Fold in all tiles of a layer."""

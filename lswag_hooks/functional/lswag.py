@@ -14,6 +14,8 @@ import operator
 import statistics
 from collections.abc import Sequence
 
+from torch import Tensor
+
 from lswag_hooks.errors import InputError
 from lswag_hooks.stats import Moments
 
@@ -54,9 +56,18 @@ def check_interval(interval: Interval | None) -> Interval:
 
 def inverse_deviations(moments: Moments) -> tuple[float, float]:
     """Sum and largest of 1 / deviation of the absolute gradient, over weights whose variance is not exactly zero."""
-    inverse = moments.m2_abs.rsqrt().nan_to_num_(posinf=0.0)  # 1/0: the weights that are left out
-    scale = math.sqrt(moments.samples)
-    return float(inverse.sum()) * scale, float(inverse.max()) * scale if inverse.numel() else 0.0
+    return sum_and_largest(inverse_roots(moments.m2_abs), moments.samples)
+
+
+def sum_and_largest(roots: Tensor, samples: int) -> tuple[float, float]:
+    """What :func:`inverse_deviations` gives, from the inverse roots of the sums of squared deviations."""
+    scale = math.sqrt(samples)
+    return float(roots.sum()) * scale, float(roots.amax()) * scale if roots.numel() else 0.0
+
+
+def inverse_roots(m2: Tensor) -> Tensor:
+    """1 / square root, and 0 where that is infinite: the weights that are left out."""
+    return m2.rsqrt().nan_to_num_(posinf=0.0)
 
 
 def trainability(moments: Moments) -> float:
@@ -79,7 +90,7 @@ def trainability(moments: Moments) -> float:
 
 def mean_over_deviation(moments: Moments) -> float:
     """Sum of mean / deviation of the absolute gradient, over weights whose variance is not exactly zero."""
-    inverse = moments.m2_abs.rsqrt().nan_to_num_(posinf=0.0)
+    inverse = inverse_roots(moments.m2_abs)
     return float(inverse.mul_(moments.mean_abs).sum()) * math.sqrt(moments.samples)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from lswag_hooks.functional.lswag import logarithm
+from lswag_hooks.functional.lswag import inverse_roots, logarithm
 from lswag_hooks.stats import Moments
 
 
@@ -16,8 +16,7 @@ def zico_sum(moments: Moments) -> float:
     """
     if moments.m2 is None:
         raise ValueError("ZiCo needs signed moments: collect them with signed=True")
-    inverse = moments.m2.rsqrt().nan_to_num_(posinf=0.0)  # 1/0: the weights that are left out
-    return float(inverse.mul_(moments.mean_abs).sum()) * math.sqrt(moments.samples)
+    return float(inverse_roots(moments.m2).mul_(moments.mean_abs).sum()) * math.sqrt(moments.samples)
 
 
 def zico(moments: Moments) -> float:

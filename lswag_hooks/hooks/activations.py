@@ -172,7 +172,7 @@ class ActivationCapture(TorchFunctionMode):
         self._inside: list[nn.Module] = []  # composite modules that are running
 
     def __enter__(self) -> ActivationCapture:
-        for module in self.calls.model.modules():
+        for _, module in self.calls.modules:
             if not isinstance(module, torch.jit.ScriptModule) and _class_kind(module):
                 self._handles.append(module.register_forward_pre_hook(self._enter_module))
                 self._handles.append(module.register_forward_hook(self._leave_module, always_call=True, prepend=True))

@@ -35,18 +35,19 @@ class CallStack:
 
     def __init__(self, model: nn.Module, budget: int | None = None) -> None:
         self.budget, self.bytes = budget, 0
-        self.model = model
+        self.modules = list(model.named_modules())
         self.stack: list[tuple[str, nn.Module]] = []
         self.opaque: list[str] = []
         self._handles: list[torch.utils.hooks.RemovableHandle] = []
         self._counts: Counter[str] = Counter()
 
     def __enter__(self) -> CallStack:
-        for name, module in self.model.named_modules():
+        for name, module in self.modules:
+            name = clean_name(name)
             if isinstance(module, torch.jit.ScriptModule):
-                self.opaque.append(clean_name(name))
+                self.opaque.append(name)
                 continue
-            self._handles.append(module.register_forward_pre_hook(self._entering(clean_name(name))))
+            self._handles.append(module.register_forward_pre_hook(self._entering(name)))
             self._handles.append(module.register_forward_hook(self._leave, always_call=True))
         return self
 

@@ -123,7 +123,7 @@ class Watcher:
         with (
             CallStack(self.model, self.budget) as stack,
             ActivationCapture(stack, activation) as capture,
-            _regions(self.model, regions),
+            _regions(stack, regions),
         ):
             value = loss(marked)
         graph = read_graph([value], self.parameters.names, known)
@@ -179,7 +179,7 @@ def _feeding(graph: Graph, activations: dict[Any, int], inventory: Inventory) ->
 
 
 @contextlib.contextmanager
-def _regions(model: nn.Module, found: list[tuple[int, ...]]) -> Iterator[None]:
+def _regions(stack: CallStack, found: list[tuple[int, ...]]) -> Iterator[None]:
     """Notes how many regions of interest of each image every pooling module takes."""
 
     def before(module: nn.Module, inputs: tuple[Any, ...]) -> None:
@@ -193,7 +193,7 @@ def _regions(model: nn.Module, found: list[tuple[int, ...]]) -> Iterator[None]:
 
     handles = [
         module.register_forward_pre_hook(before)
-        for module in model.modules()
+        for _, module in stack.modules
         if any(cls.__name__ in _POOLS for cls in type(module).__mro__)
     ]
     try:

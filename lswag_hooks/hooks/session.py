@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 from collections.abc import Iterable
 from types import TracebackType
 from typing import Literal
@@ -62,7 +61,7 @@ class ProbeSession:
     def __init__(self, model: nn.Module, mode: Mode = "score", seed: int | None = None) -> None:
         if mode not in MODES:
             raise InputError(f"mode={mode!r} is unknown: use one of {', '.join(map(repr, MODES))}.")
-        check_supported(model)
+        self.tensors = check_supported(model)
         self.model, self.mode, self.seed = model, mode, seed
         self.modules = list(model.modules())
         self._stack = contextlib.ExitStack()
@@ -70,11 +69,11 @@ class ProbeSession:
     def __enter__(self) -> ProbeSession:
         with contextlib.ExitStack() as stack:
             stack.enter_context(preserved() if self.seed is None else seeded(self.seed))
-            for module in self.modules:
-                stack.callback(_Attributes(module).restore)
-            stack.callback(_Values([*self.model.parameters(), *self.model.buffers()]).restore)
-            for parameter in self.model.parameters():
-                stack.callback(_restore_parameter, parameter, parameter.requires_grad, parameter.grad)
+            stack.callback(_restore_attributes, [_Attributes(module) for module in self.modules])
+            stack.callback(_Values(self.tensors).restore)
+            parameters = [tensor for tensor in self.tensors if isinstance(tensor, nn.Parameter)]
+            stack.callback(_restore_gradients, [(one, one.requires_grad, one.grad) for one in parameters])
+            for parameter in parameters:
                 if parameter.is_floating_point() or parameter.is_complex():
                     parameter.requires_grad_(True)
             stack.enter_context(torch.compiler.set_stance("force_eager"))
@@ -94,21 +93,23 @@ class ProbeSession:
         self._stack.close()
 
 
-def check_supported(model: nn.Module) -> None:
-    """Refuse what cannot be probed without changing it."""
+def check_supported(model: nn.Module) -> list[Tensor]:
+    """Refuse what cannot be probed without changing it; returns all parameters and buffers."""
     if not isinstance(model, nn.Module):
         raise InputError(f"expected an nn.Module, got {type(model).__name__}: pass the network itself or a factory.")
-    kinds = {cls.__name__ for module in model.modules() for cls in type(module).__mro__}
+    modules = list(model.named_modules())  # once: a walk over a deep model takes as long as a small layer
+    kinds = {cls.__name__ for found in {type(module) for _, module in modules} for cls in found.__mro__}
     for name in ("FullyShardedDataParallel", "FSDPModule", "DeepSpeedEngine"):
         if name in kinds:
             raise UnsupportedError(
                 f"the model is wrapped in {name}, whose parameters are shards of the real ones: score the plain "
                 "module, before the strategy wraps it (for example lh.score(model, batch) in the training script)."
             )
-    for name, module in model.named_modules():
+    for name, module in modules:
         if type(module).__module__.startswith(("torch.ao.nn.quantized", "torch.nn.quantized")):
             raise UnsupportedError(f"{name or 'the model'} is quantised and has no gradients: score it before that.")
-    for name, tensor in itertools.chain(model.named_parameters(), model.named_buffers()):
+    tensors = _own_tensors(modules)
+    for name, tensor in tensors:
         if nn.parameter.is_lazy(tensor):
             raise UnsupportedError(f"{name} is not initialised yet: run one forward pass, then score the model.")
         if hasattr(tensor, "ds_id"):
@@ -121,6 +122,17 @@ def check_supported(model: nn.Module) -> None:
             )
     if torch.is_inference_mode_enabled():
         raise UnsupportedError(f"torch.inference_mode() is on, which rules gradients out: {_OUTSIDE}.")
+    return [tensor for _, tensor in tensors]
+
+
+def _own_tensors(modules: Iterable[tuple[str, nn.Module]]) -> list[tuple[str, Tensor]]:
+    """Parameters and buffers by name, each once."""
+    found: dict[int, tuple[str, Tensor]] = {}
+    for path, module in modules:
+        for leaf, tensor in (*module._parameters.items(), *module._buffers.items()):
+            if tensor is not None:
+                found.setdefault(id(tensor), (f"{path}.{leaf}" if path else leaf, tensor))
+    return list(found.values())
 
 
 _OUTSIDE = "build and score the model outside of it (torch.no_grad() is fine)"
@@ -132,7 +144,9 @@ class _Attributes:
     def __init__(self, module: nn.Module) -> None:
         self.module, self.kept = module, dict(module.__dict__)
         self.training = module.training  # that of a scripted module is not in its dictionary
-        self.contents = [(value, value.copy()) for value in self.kept.values() if isinstance(value, (list, dict, set))]
+        containers = [value for value in self.kept.values() if isinstance(value, (list, dict, set))]
+        # most are empty, and a copy of each would be a thousand objects more for the garbage collector to look at
+        self.contents = {id(value): value.copy() for value in containers if value}
 
     def restore(self) -> None:
         """Put back what is not the same."""
@@ -144,12 +158,20 @@ class _Attributes:
                 current[name] = value
         if self.module.training != self.training:
             self.module.training = self.training
-        for container, content in self.contents:
+        for container in self.kept.values():
+            if not isinstance(container, (list, dict, set)):
+                continue
+            content = self.contents.get(id(container), ())
             if isinstance(container, list):
                 container[:] = content
             elif container or content:
                 container.clear()
                 container.update(content)
+
+
+def _restore_attributes(kept: Iterable[_Attributes]) -> None:
+    for attributes in kept:
+        attributes.restore()
 
 
 class _Values:
@@ -175,15 +197,18 @@ class _Values:
 
 
 def _same_bits(a: Tensor, b: Tensor) -> bool:
-    if a.is_floating_point() and a.element_size() in _INTEGERS:
-        integer = _INTEGERS[a.element_size()]  # 0.0 and -0.0 differ, NaN equals itself
-        return torch.equal(a.view(integer), b.view(integer))
-    return torch.equal(a, b)
+    size = a.element_size()
+    if not a.is_floating_point() or size not in _INTEGERS:
+        return torch.equal(a, b)
+    if a.is_contiguous() and b.is_contiguous() and not (a.nbytes | a.storage_offset() * size) % 8:
+        return torch.equal(a.view(-1).view(torch.int64), b.view(-1).view(torch.int64))  # four bytes take as long
+    return torch.equal(a.view(_INTEGERS[size]), b.view(_INTEGERS[size]))  # 0.0 and -0.0 differ, NaN equals itself
 
 
 _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
-def _restore_parameter(parameter: nn.Parameter, requires_grad: bool, grad: Tensor | None) -> None:
-    parameter.requires_grad_(requires_grad)
-    parameter.grad = grad
+def _restore_gradients(kept: Iterable[tuple[nn.Parameter, bool, Tensor | None]]) -> None:
+    for parameter, requires_grad, grad in kept:
+        parameter.requires_grad_(requires_grad)
+        parameter.grad = grad

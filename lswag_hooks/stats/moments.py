@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from lswag_hooks.devices import double
@@ -74,6 +75,18 @@ def _deviations(values: Tensor, partial: bool) -> tuple[Tensor, Tensor]:
     return mean, second.sub_(first.square_(), alpha=count).clamp_(min=0)
 
 
+def _with_sign(found: Moments, mean: Tensor, mean_abs: Tensor) -> Moments:
+    """Signed moments from absolute ones: the squares are the same, the means alone differ.
+
+    Both means are summed in one order, so that they are equal where all samples have one sign; where they have not, the
+    variance is of the order of the squared mean, and the difference of the two loses nothing beside it.
+    """
+    size = mean.abs()
+    gap = mean_abs - size
+    m2 = found.m2_abs + (gap * (mean_abs + size)).clamp_(min=0).mul_(found.samples)
+    return found._replace(mean=torch.where(gap > 0, mean, found.mean_abs.copysign(mean)), m2=m2)
+
+
 def moments_of(gradients: Tensor, signed: bool = False, overwrite: bool = False, partial: bool = False) -> Moments:
     r"""Moments of the per-sample gradients of some weights.
 
@@ -91,13 +104,17 @@ def moments_of(gradients: Tensor, signed: bool = False, overwrite: bool = False,
         (2.0, 1.0, -1.0, 4.0)
     """
     samples = len(gradients)
-    magnitude = gradients.abs() if signed or not overwrite else gradients.abs_()
-    mean_abs, m2_abs = _deviations(magnitude, partial)
-    if not signed:
-        return Moments(samples, mean_abs, m2_abs)
-    values = gradients if overwrite else gradients.clone()
-    mean, m2 = _deviations(values, partial)
-    return Moments(samples, mean_abs, m2_abs, mean, m2)
+    mean = gradients.mean(0) if signed and not partial else None
+    kept = gradients.clone() if signed and partial else None
+    magnitude = gradients.abs_() if overwrite else gradients.abs()
+    mean_abs = None if mean is None else magnitude.mean(0)
+    found = Moments(samples, *_deviations(magnitude, partial))
+    if mean is not None and mean_abs is not None:
+        return _with_sign(found, mean, mean_abs)
+    if kept is None:
+        return found
+    mean, m2 = _deviations(kept, partial)
+    return found._replace(mean=mean, m2=m2)
 
 
 def _merge_pair(n: int, mean: Tensor, m2: Tensor, k: int, other: Tensor, other_m2: Tensor) -> tuple[Tensor, Tensor]:

@@ -10,7 +10,7 @@ out=$(cd "$1" && pwd)
 [ ! -e "$out/detect" ] || { echo "error: $out holds a run already: give another folder" >&2; exit 2; }
 if [ $# -eq 2 ]; then
     [ -d "$2" ] || { echo "error: there is no folder $2" >&2; exit 2; }
-    data=$(cd "$2" && pwd) iterations=${ITERATIONS:-160}
+    data=$(cd "$2" && pwd) iterations=${ITERATIONS:-120}
 else
     data=$out/shapes iterations=${ITERATIONS:-100}
 fi

@@ -115,7 +115,7 @@ def test_outcomes_are_the_same_to_the_last_bit():
 
 
 SCRIPT = """
-import os, sys, time
+import os, signal, sys, time
 from lswag_hooks.engines import run
 
 def sleep(payload, job):
@@ -123,6 +123,7 @@ def sleep(payload, job):
     time.sleep(3600)
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # tests started with & of a shell inherit that it is ignored
     try:
         list(run(sleep, [1, 2, 3], payload=None, workers=2))
     except KeyboardInterrupt:

@@ -128,27 +128,25 @@ class ShiftedConvGradient:
         pads = []
         for size, p, e, s in zip(inputs.shape[2:], options.padding, extent, stride, strict=True):
             pads.append((p, e * s - size - p))
+        # the last offset's view runs over the end by less than a row
+        pads[0] = (pads[0][0], pads[0][1] + stride[0] * (len(extent) > 1))
         padded = F.pad(inputs, [value for pair in reversed(pads) for value in pair])
         row = [math.prod(extent[axis + 1 :]) for axis in range(len(extent))]
         grid = F.pad(
             gradients, [value for n, e in reversed(list(zip(spatial, extent, strict=True))[1:]) for value in (0, e - n)]
         )
         self.left = grid.flatten(2)
-        length = self.left.shape[2]
+        self.length = self.left.shape[2]
         self.phases: dict[tuple[int, ...], Tensor] = {}
         self.offsets: list[tuple[tuple[int, ...], int]] = []
-        reach = 0
         for position in itertools.product(*(range(k) for k in kernel)):
             steps = [p * d for p, d in zip(position, dilation, strict=True)]
             phase = tuple(a % s for a, s in zip(steps, stride, strict=True))
             shift = sum(a // s * r for a, s, r in zip(steps, stride, row, strict=True))
             self.offsets.append((phase, shift))
-            reach = max(reach, shift)
-        self.length = length
-        spare = max(0, reach + length - math.prod(extent))  # the last row's view runs over the end by the padding
         for phase in {phase for phase, _ in self.offsets}:
             view = padded[(slice(None), slice(None), *(slice(a, None, s) for a, s in zip(phase, stride, strict=True)))]
-            self.phases[phase] = F.pad(view.flatten(2), (0, spare)) if spare else view.flatten(2)
+            self.phases[phase] = view.flatten(2)
 
     def block(self, samples: slice, rows: slice) -> Tensor:
         offset, first = divmod(rows.start, self.row_group)
