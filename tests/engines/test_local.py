@@ -123,7 +123,7 @@ def sleep(payload, job):
     time.sleep(3600)
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # tests started with & of a shell inherit that it is ignored
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where a shell started us with &
     try:
         list(run(sleep, [1, 2, 3], payload=None, workers=2))
     except KeyboardInterrupt:
