@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from lswag_hooks.coverage import Coverage
+from lswag_hooks.devices import double
 from lswag_hooks.functional.arrays import LayerArrays, LayerWhole
 from lswag_hooks.functional.lswag import logarithm
 from lswag_hooks.hooks.rules import blocks
-from lswag_hooks.hooks.rules.source import TILE_BYTES
+from lswag_hooks.hooks.rules.source import TILE_BYTES, GradientSource
 from lswag_hooks.hooks.weights import LayerGradients
 from lswag_hooks.profile import WeightRow
 from lswag_hooks.proxies import Proxy
@@ -93,7 +94,13 @@ def tile_moments(
     assert source is not None
     signed = bool(needs & {"signed", "gradient"})
     weight = source.arrange(found.weight) if channels is not None else None
+    zeros: dict[int, Moments] = {}
     for rows, sample_blocks in blocks(source, tile_bytes):
+        if found.dead:
+            count = rows.stop - rows.start
+            zeros[count] = zeros.get(count) or _zero_moments(found.weight, source, count, signed, exact)
+            yield rows, zeros[count]
+            continue
         moments: Moments | None = None
         for samples in sample_blocks:
             tile = source.block(samples, rows)
@@ -103,6 +110,12 @@ def tile_moments(
             moments = part if moments is None else merge_moments(moments, part)
         assert moments is not None
         yield rows, moments if exact else moments.like(tile)
+
+
+def _zero_moments(weight: Tensor, source: GradientSource, rows: int, signed: bool, exact: bool) -> Moments:
+    zero = weight.new_zeros(rows, source.columns)
+    zero = double(zero) if exact else zero
+    return Moments(source.samples, zero, zero, *((zero, zero) if signed else ()))
 
 
 def bias_moments(found: LayerGradients, needs: set[str]) -> Moments | None:

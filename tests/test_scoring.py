@@ -6,6 +6,7 @@ import re
 import warnings
 
 import pytest
+import timm
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -593,6 +594,44 @@ def test_zero_gradients_are_told():
     assert found.coverage.zero_gradient_share == pytest.approx(zero / sum(g[0].numel() for g in own))
     assert set(found.coverage.dead) == {"0", "2", "5"}
     assert [row.trainability for row in found.profile.weights][:3] == [0.0, 0.0, 0.0]
+
+
+def asleep():
+    """A residual network as timm builds them: behind zero gains no gradient differs from zero."""
+    torch.manual_seed(0)
+    return timm.create_model("test_resnet", num_classes=4, zero_init_last=True)
+
+
+EVERY = ["lswag", "lswag_robust", "zico", "gsnr", "snip", "plain", "grad_norm", "fisher", LSWAG(biases=True, label="biases")]
+
+
+@pytest.mark.parametrize("max_memory", [None, "2MB"])
+@pytest.mark.filterwarnings("ignore")
+def test_layers_without_a_gradient_score_as_if_it_were_formed(monkeypatch, max_memory):
+    batch = Batch(torch.randn(4, 3, 64, 64), torch.tensor([0, 1, 2, 3]))
+    model = asleep()
+    found = score(model, batch, EVERY, mode="eval", max_memory=max_memory)
+    monkeypatch.setattr("lswag_hooks.hooks.weights._is_zero", lambda gradient: False)
+    formed = score(model, batch, EVERY, mode="eval", max_memory=max_memory)
+    assert found.coverage.dead and (found.memory["parts"] > 1) == (max_memory is not None)
+    assert found.scores == formed.scores
+    assert found.profile == formed.profile
+    assert found.coverage == formed.coverage
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_layers_without_a_gradient_form_none(monkeypatch):
+    from lswag_hooks.hooks.rules.conv import GroupedConvGradient, ShiftedConvGradient
+
+    formed = []
+    for source in (GroupedConvGradient, ShiftedConvGradient):
+        block = source.block
+        monkeypatch.setattr(source, "block", lambda self, *a, block=block: formed.append(self) or block(self, *a))
+    batch = Batch(torch.randn(4, 3, 64, 64), torch.tensor([0, 1, 2, 3]))
+    found = score(asleep(), batch)
+    rows = found.profile.weights
+    alive = [row for row in rows if row.kind == "conv" and row.alive]
+    assert found.coverage.dead and len(set(map(id, formed))) <= len(alive)
 
 
 def test_no_warning_where_all_is_well():

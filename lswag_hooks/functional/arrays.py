@@ -50,19 +50,18 @@ class LayerArrays:
         """Number of weights whose variance is not exactly zero."""
         assert self.moments is not None
         m2 = self.moments.m2_abs
-        return m2.numel() if self._all_alive else int(torch.count_nonzero(m2))
-
-    @cached_property
-    def _all_alive(self) -> bool:  # as a rule, and known in a sixth of the time that counting takes
-        assert self.moments is not None
-        m2 = self.moments.m2_abs
-        return not m2.numel() or float(m2.amin()) > 0
+        # all are, or none, as a rule, which is known in a third of the time that counting takes
+        if not m2.numel() or float(m2.amin()) > 0:
+            return m2.numel()
+        return 0 if float(m2.amax()) == 0 else int(torch.count_nonzero(m2))
 
     @cached_property
     def _roots(self) -> Tensor:
         assert self.moments is not None
         m2 = self.moments.m2_abs.flatten()
-        return m2.rsqrt() if self._all_alive else inverse_roots(m2)
+        if self.alive == m2.numel():
+            return m2.rsqrt()
+        return inverse_roots(m2) if self.alive else m2
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,7 @@ class LayerGradients:
             the bias; None where a layer is called more than once or its weight is computed.
         inputs_first: groups of channels where the weight's first dimension is that of its inputs, as in transposed
             convolutions; else 0.
+        dead: no gradient of the layer's outputs differs from zero, and so none of the weight: nothing is to be formed.
     """
 
     source: GradientSource | None
@@ -50,6 +51,7 @@ class LayerGradients:
     bias: Tensor | None = None
     outputs: Callable[[], Tensor] | None = None
     inputs_first: int = 0
+    dead: bool = False
 
 
 Consumer = Callable[[WeightLayer, LayerGradients], None]
@@ -154,6 +156,9 @@ class GradientCapture:
             if operands is not None
         ]
         if sources:
+            found.dead = all(
+                operands is None or (call.form != "derived" and _is_zero(operands.gradient)) for call, operands in parts
+            )
             found.source = sources[0] if len(sources) == 1 else SumGradient(sources, tuple(parameter.shape))
         first, seen = parts[0] if parts else (None, None)
         if first is not None and seen is not None and first.form != "derived":
@@ -230,6 +235,11 @@ class GradientCapture:
         node, index = call.node.next_functions[call.weight]
         pull = pull_back(node, index, parameter)
         return DerivedGradient(source, pull, tuple(parameter.shape))
+
+
+def _is_zero(gradient: Tensor) -> bool:
+    """Whether all is exactly zero, as behind zero gains; of most gradients the first row says that it is not."""
+    return not bool(gradient[:1].any()) and not bool(gradient.any())
 
 
 def _outputs_first(call: WeightCall) -> bool:

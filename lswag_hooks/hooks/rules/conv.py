@@ -15,6 +15,7 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
@@ -115,45 +116,46 @@ class ShiftedConvGradient:
     """
 
     def __init__(self, inputs: Tensor, gradients: Tensor, weight: Tensor, options: ConvOptions) -> None:
-        kernel, spatial = weight.shape[2:], gradients.shape[2:]
+        self.inputs, self.gradients, self.options = inputs, gradients, options
         self.shape = weight.shape
-        self.kernel = kernel
+        self.kernel = weight.shape[2:]
         self.samples = len(inputs)
         self.row_group, self.columns = weight.shape[:2]
-        self.rows = math.prod(kernel) * self.row_group
+        self.rows = math.prod(self.kernel) * self.row_group
         self.device_bytes = inputs.element_size()
-        stride, dilation = options.stride, options.dilation
+
+    @cached_property
+    def _operands(self) -> tuple[Tensor, list[Tensor]]:
+        """The output gradient, and the input as each kernel offset sees it; padded once, where a product is formed."""
+        spatial, stride, dilation = self.gradients.shape[2:], self.options.stride, self.options.dilation
         # every phase of the stride gets the extent that the largest offset needs
-        extent = [n + (k - 1) * d // s for n, k, d, s in zip(spatial, kernel, dilation, stride, strict=True)]
+        extent = [n + (k - 1) * d // s for n, k, d, s in zip(spatial, self.kernel, dilation, stride, strict=True)]
         pads = []
-        for size, p, e, s in zip(inputs.shape[2:], options.padding, extent, stride, strict=True):
+        for size, p, e, s in zip(self.inputs.shape[2:], self.options.padding, extent, stride, strict=True):
             pads.append((p, e * s - size - p))
         # the last offset's view runs over the end by less than a row
         pads[0] = (pads[0][0], pads[0][1] + stride[0] * (len(extent) > 1))
-        padded = F.pad(inputs, [value for pair in reversed(pads) for value in pair])
+        padded = F.pad(self.inputs, [value for pair in reversed(pads) for value in pair])
         row = [math.prod(extent[axis + 1 :]) for axis in range(len(extent))]
-        grid = F.pad(
-            gradients, [value for n, e in reversed(list(zip(spatial, extent, strict=True))[1:]) for value in (0, e - n)]
-        )
-        self.left = grid.flatten(2)
-        self.length = self.left.shape[2]
-        self.phases: dict[tuple[int, ...], Tensor] = {}
-        self.offsets: list[tuple[tuple[int, ...], int]] = []
-        for position in itertools.product(*(range(k) for k in kernel)):
+        widths = list(zip(spatial, extent, strict=True))[1:]
+        left = F.pad(self.gradients, [value for n, e in reversed(widths) for value in (0, e - n)]).flatten(2)
+        phases: dict[tuple[int, ...], Tensor] = {}
+        rights = []
+        for position in itertools.product(*(range(k) for k in self.kernel)):
             steps = [p * d for p, d in zip(position, dilation, strict=True)]
             phase = tuple(a % s for a, s in zip(steps, stride, strict=True))
+            if phase not in phases:
+                strided = (slice(a, None, s) for a, s in zip(phase, stride, strict=True))
+                phases[phase] = padded[(slice(None), slice(None), *strided)].flatten(2)
             shift = sum(a // s * r for a, s, r in zip(steps, stride, row, strict=True))
-            self.offsets.append((phase, shift))
-        for phase in {phase for phase, _ in self.offsets}:
-            view = padded[(slice(None), slice(None), *(slice(a, None, s) for a, s in zip(phase, stride, strict=True)))]
-            self.phases[phase] = view.flatten(2)
+            rights.append(phases[phase][:, :, shift : shift + left.shape[2]])
+        return left, rights
 
     def block(self, samples: slice, rows: slice) -> Tensor:
         offset, first = divmod(rows.start, self.row_group)
-        phase, shift = self.offsets[offset]
-        left = self.left[samples, first : first + rows.stop - rows.start]
-        right = self.phases[phase][samples, :, shift : shift + self.length]
-        return torch.bmm(left, right.transpose(1, 2))
+        left, rights = self._operands
+        part = left[samples, first : first + rows.stop - rows.start]
+        return torch.bmm(part, rights[offset][samples].transpose(1, 2))
 
     def arrange(self, weight: Tensor) -> Tensor:
         return weight.flatten(2).permute(2, 0, 1).reshape(self.rows, self.columns)
