@@ -602,7 +602,7 @@ def asleep():
     return timm.create_model("test_resnet", num_classes=4, zero_init_last=True)
 
 
-EVERY = ["lswag", "lswag_robust", "zico", "gsnr", "snip", "plain", "grad_norm", "fisher", LSWAG(biases=True, label="biases")]
+EVERY = ["lswag", "lswag_robust", "zico", "gsnr", "snip", "plain", "grad_norm", "fisher", LSWAG(biases=True, label="b")]
 
 
 @pytest.mark.parametrize("max_memory", [None, "2MB"])
