@@ -104,17 +104,14 @@ def moments_of(gradients: Tensor, signed: bool = False, overwrite: bool = False,
         (2.0, 1.0, -1.0, 4.0)
     """
     samples = len(gradients)
-    mean = gradients.mean(0) if signed and not partial else None
-    kept = gradients.clone() if signed and partial else None
-    magnitude = gradients.abs_() if overwrite else gradients.abs()
-    mean_abs = None if mean is None else magnitude.mean(0)
-    found = Moments(samples, *_deviations(magnitude, partial))
-    if mean is not None and mean_abs is not None:
-        return _with_sign(found, mean, mean_abs)
-    if kept is None:
-        return found
-    mean, m2 = _deviations(kept, partial)
-    return found._replace(mean=mean, m2=m2)
+    if signed and partial:
+        mean, m2 = _deviations(gradients.clone(), partial)
+        return Moments(samples, *_deviations(gradients.abs(), partial), mean, m2)
+    if not signed:
+        return Moments(samples, *_deviations(gradients.abs_() if overwrite else gradients.abs(), partial))
+    values = gradients if overwrite else gradients.clone()
+    mean, mean_abs = values.mean(0), values.abs_().mean(0)  # of one piece of memory, whose order both sums follow
+    return _with_sign(Moments(samples, *_deviations(values, partial)), mean, mean_abs)
 
 
 def _merge_pair(n: int, mean: Tensor, m2: Tensor, k: int, other: Tensor, other_m2: Tensor) -> tuple[Tensor, Tensor]:
