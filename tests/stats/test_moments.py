@@ -60,8 +60,8 @@ def test_accuracy_where_samples_are_not_the_outer_dimension_in_memory(ratio, ove
     values = drawn(ratio)
     turned = torch.from_numpy(np.ascontiguousarray(values.T)).T
     apart = torch.from_numpy(np.repeat(values, 3, axis=1))[:, ::3]
-    for given in (turned, apart):
-        check(moments_of(given, True, overwrite=overwrite), values)
+    for gradients in (turned, apart):
+        check(moments_of(gradients, True, overwrite=overwrite), values)
 
 
 @pytest.mark.parametrize("ratio", [0, 1, 1e2, 1e4, 1e5])

@@ -5,9 +5,9 @@ Two exact routes, chosen by shape (measured on one core with oneDNN, see ``bench
 - *grouped*: the samples become groups of one convolution, whose weight gradient is then per sample. The library's own
   kernel does all the work; it is as fast as the ordinary weight gradient for few channels, and covers every option.
   Where a sample has several rows, the ordinary weight gradient of each sample's rows.
-- *shifted*: many channels. The input is padded once and the output gradient is padded to the same row stride, so that
-  each kernel offset is a plain strided view of the input: one batched product an offset, no im2col, and rows can be
-  cut into tiles. A stride splits the input into as many phases first.
+- *shifted*: many channels. The input is laid out once with what the kernel's last axis sees at every position, so that
+  each offset in the other axes is a plain strided view of it: one batched product a row of the kernel, a third of
+  im2col's memory for 3x3, and rows can be cut into tiles. A stride splits the input into as many phases first.
 """
 
 from __future__ import annotations
@@ -110,60 +110,68 @@ def _as_output(inputs: Tensor, gradients: Tensor, kernel: tuple[int, ...], optio
 
 
 class ShiftedConvGradient:
-    """Per-sample weight gradients of an ungrouped convolution, one strided product a kernel offset.
+    """Per-sample weight gradients of an ungrouped convolution, a strided product for each row of the kernel.
 
-    The weight's matrix has a block of ``out_channels`` rows for each kernel offset and ``in_channels`` columns.
+    The weight's matrix has a block of ``out_channels`` rows for each offset of the kernel in all axes but the last, and
+    ``kernel[-1] * in_channels`` columns.
     """
 
     def __init__(self, inputs: Tensor, gradients: Tensor, weight: Tensor, options: ConvOptions) -> None:
         self.inputs, self.gradients, self.options = inputs, gradients, options
         self.shape = weight.shape
-        self.kernel = weight.shape[2:]
+        *self.outer, self.width = weight.shape[2:]
         self.samples = len(inputs)
-        self.row_group, self.columns = weight.shape[:2]
-        self.rows = math.prod(self.kernel) * self.row_group
+        self.row_group = weight.shape[0]
+        self.rows = math.prod(self.outer) * self.row_group
+        self.columns = self.width * weight.shape[1]
         self.device_bytes = inputs.element_size()
 
     @cached_property
     def _operands(self) -> tuple[Tensor, list[Tensor]]:
-        """The output gradient, and the input as each kernel offset sees it; padded once, where a product is formed."""
-        spatial, stride, dilation = self.gradients.shape[2:], self.options.stride, self.options.dilation
+        """The output gradient, and the input as each row of the kernel sees it; laid out where a product is formed."""
+        o, (*spatial, last) = self.options, self.gradients.shape[2:]
         # every phase of the stride gets the extent that the largest offset needs
-        extent = [n + (k - 1) * d // s for n, k, d, s in zip(spatial, self.kernel, dilation, stride, strict=True)]
-        pads = []
-        for size, p, e, s in zip(self.inputs.shape[2:], self.options.padding, extent, stride, strict=True):
-            pads.append((p, e * s - size - p))
-        # the last offset's view runs over the end by less than a row
-        pads[0] = (pads[0][0], pads[0][1] + stride[0] * (len(extent) > 1))
-        padded = F.pad(self.inputs, [value for pair in reversed(pads) for value in pair])
-        row = [math.prod(extent[axis + 1 :]) for axis in range(len(extent))]
-        widths = list(zip(spatial, extent, strict=True))[1:]
-        left = F.pad(self.gradients, [value for n, e in reversed(widths) for value in (0, e - n)]).flatten(2)
+        geometry = zip(spatial, self.outer, o.dilation, o.stride, strict=False)
+        extent = [n + (k - 1) * d // s for n, k, d, s in geometry]
+        needed = [e * s for e, s in zip(extent, o.stride, strict=False)]
+        needed.append((last - 1) * o.stride[-1] + (self.width - 1) * o.dilation[-1] + 1)
+        if len(extent) > 1:
+            needed[0] += o.stride[0]  # the last offset's view runs over the end by less than a step of the first axis
+        pads = [(p, n - size - p) for p, n, size in zip(o.padding, needed, self.inputs.shape[2:], strict=True)]
+        padded = F.pad(self.inputs.movedim(1, -1), [0, 0, *itertools.chain(*reversed(pads))]).contiguous()
+        channels = padded.shape[-1]
+        # at every position what the last axis of the kernel sees, channels innermost: the copies are of long runs
+        seen = padded.as_strided(
+            (*padded.shape[:-2], last, self.width, channels),
+            (*padded.stride()[:-2], o.stride[-1] * channels, o.dilation[-1] * channels, 1),
+        )
+        grid = [value for n, e in reversed([*zip(spatial, extent, strict=True)][1:]) for value in (0, e - n)]
+        left = F.pad(self.gradients, [0, 0, *grid]).flatten(2) if grid else self.gradients.flatten(2)
+        row = [math.prod(extent[axis + 1 :]) * last for axis in range(len(extent))]
         phases: dict[tuple[int, ...], Tensor] = {}
         rights = []
-        for position in itertools.product(*(range(k) for k in self.kernel)):
-            steps = [p * d for p, d in zip(position, dilation, strict=True)]
-            phase = tuple(a % s for a, s in zip(steps, stride, strict=True))
+        for position in itertools.product(*(range(k) for k in self.outer)):
+            steps = [p * d for p, d in zip(position, o.dilation, strict=False)]
+            phase = tuple(a % s for a, s in zip(steps, o.stride, strict=False))
             if phase not in phases:
-                strided = (slice(a, None, s) for a, s in zip(phase, stride, strict=True))
-                phases[phase] = padded[(slice(None), slice(None), *strided)].flatten(2)
-            shift = sum(a // s * r for a, s, r in zip(steps, stride, row, strict=True))
-            rights.append(phases[phase][:, :, shift : shift + left.shape[2]])
+                strided = (slice(a, None, s) for a, s in zip(phase, o.stride, strict=False))
+                phases[phase] = seen[(slice(None), *strided)].reshape(self.samples, -1, self.columns).contiguous()
+            shift = sum(a // s * r for a, s, r in zip(steps, o.stride, row, strict=False))
+            rights.append(phases[phase][:, shift : shift + left.shape[2]])
         return left, rights
 
     def block(self, samples: slice, rows: slice) -> Tensor:
         offset, first = divmod(rows.start, self.row_group)
         left, rights = self._operands
-        part = left[samples, first : first + rows.stop - rows.start]
-        return torch.bmm(part, rights[offset][samples].transpose(1, 2))
+        return torch.bmm(left[samples, first : first + rows.stop - rows.start], rights[offset][samples])
 
     def arrange(self, weight: Tensor) -> Tensor:
-        return weight.flatten(2).permute(2, 0, 1).reshape(self.rows, self.columns)
+        return weight.movedim(1, -1).movedim(0, len(self.outer)).reshape(self.rows, self.columns)
 
     def restore(self, matrix: Tensor) -> Tensor:
         lead = matrix.shape[:-2]
-        split = matrix.reshape(*lead, math.prod(self.kernel), self.row_group, self.columns)
-        return split.movedim(-3, -1).reshape(*lead, *self.shape)
+        split = matrix.reshape(*lead, *self.outer, self.row_group, self.width, self.shape[1])
+        return split.movedim((-3, -1), (len(lead), len(lead) + 1))
 
 
 def conv_source(
