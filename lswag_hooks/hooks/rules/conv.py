@@ -25,6 +25,7 @@ from lswag_hooks.hooks.rules.linear import LinearGradient
 from lswag_hooks.hooks.rules.source import GradientSource
 
 WIDE = 64  # input channels from which batched products beat a grouped convolution
+LAID_OUT = 64 << 20  # bytes of an input laid out for a whole row of the kernel; a larger one is copied once
 
 
 @dataclass(frozen=True)
@@ -113,13 +114,18 @@ class ShiftedConvGradient:
     """Per-sample weight gradients of an ungrouped convolution, a strided product for each row of the kernel.
 
     The weight's matrix has a block of ``out_channels`` rows for each offset of the kernel in all axes but the last, and
-    ``kernel[-1] * in_channels`` columns.
+    ``kernel[-1] * in_channels`` columns. Where that would lay out too large an input, a last axis of one position is
+    added: then a product for each offset of the kernel, on a copy of the input.
     """
 
     def __init__(self, inputs: Tensor, gradients: Tensor, weight: Tensor, options: ConvOptions) -> None:
-        self.inputs, self.gradients, self.options = inputs, gradients, options
         self.shape = weight.shape
-        *self.outer, self.width = weight.shape[2:]
+        kernel: tuple[int, ...] = tuple(weight.shape[2:])
+        if inputs.numel() * inputs.element_size() * kernel[-1] > LAID_OUT:
+            inputs, gradients, kernel = inputs.unsqueeze(-1), gradients.unsqueeze(-1), (*kernel, 1)
+            options = ConvOptions((*options.stride, 1), (*options.padding, 0), (*options.dilation, 1))
+        self.inputs, self.gradients, self.options = inputs, gradients, options
+        *self.outer, self.width = kernel
         self.samples = len(inputs)
         self.row_group = weight.shape[0]
         self.rows = math.prod(self.outer) * self.row_group
@@ -166,12 +172,13 @@ class ShiftedConvGradient:
         return torch.bmm(left[samples, first : first + rows.stop - rows.start], rights[offset][samples])
 
     def arrange(self, weight: Tensor) -> Tensor:
-        return weight.movedim(1, -1).movedim(0, len(self.outer)).reshape(self.rows, self.columns)
+        split = weight.reshape(*self.shape[:2], *self.outer, self.width)
+        return split.movedim(1, -1).movedim(0, len(self.outer)).reshape(self.rows, self.columns)
 
     def restore(self, matrix: Tensor) -> Tensor:
         lead = matrix.shape[:-2]
         split = matrix.reshape(*lead, *self.outer, self.row_group, self.width, self.shape[1])
-        return split.movedim((-3, -1), (len(lead), len(lead) + 1))
+        return split.movedim((-3, -1), (len(lead), len(lead) + 1)).reshape(*lead, *self.shape)
 
 
 def conv_source(

@@ -41,7 +41,7 @@ def blocks(source: GradientSource, tile_bytes: int = TILE_BYTES) -> Iterator[tup
     whole = source.samples * source.columns * source.device_bytes  # one row, all samples
     if source.row_group:
         group = source.row_group
-        step = min(group, max(64, tile_bytes // max(1, whole)))
+        step = min(group, max(32, tile_bytes // max(1, whole)))
         # equal blocks: a last one of a few rows would cost a call for little
         step = -(-group // -(-group // step))
         row_blocks = [
