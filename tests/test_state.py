@@ -389,6 +389,24 @@ def test_scripted_modules_get_their_flags_back(mode):
     assert [module.training for module in scripted.modules()] == before
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
+def test_a_loaded_scripted_module_is_put_back(tmp_path):
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(64, 3))
+    torch.jit.save(torch.jit.script(net), tmp_path / "net.pt")
+    loaded = torch.jit.load(tmp_path / "net.pt")
+    first, second, *_ = loaded.parameters()
+    assert not isinstance(first, nn.Parameter)  # though it is one
+    first.requires_grad_(False)
+    second.grad = torch.ones_like(second)
+    with ProbeSession(loaded):
+        assert first.requires_grad
+        with torch.no_grad():
+            first.add_(1)
+        second.grad = None
+    assert not first.requires_grad and torch.equal(second.grad, torch.ones_like(second))
+    assert torch.equal(first, net[0].weight)
+
+
 def test_buffers_without_storage():
     net = Net()
     net.register_buffer("adjacency", torch.eye(3).to_sparse())

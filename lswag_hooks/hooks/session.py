@@ -61,7 +61,8 @@ class ProbeSession:
     def __init__(self, model: nn.Module, mode: Mode = "score", seed: int | None = None) -> None:
         if mode not in MODES:
             raise InputError(f"mode={mode!r} is unknown: use one of {', '.join(map(repr, MODES))}.")
-        self.tensors = check_supported(model)
+        self.parameters, buffers = check_supported(model)
+        self.tensors = [*self.parameters, *buffers]
         self.model, self.mode, self.seed = model, mode, seed
         self.modules = list(model.modules())
         self._stack = contextlib.ExitStack()
@@ -71,9 +72,8 @@ class ProbeSession:
             stack.enter_context(preserved() if self.seed is None else seeded(self.seed))
             stack.callback(_restore_attributes, [_Attributes(module) for module in self.modules])
             stack.callback(_Values(self.tensors).restore)
-            parameters = [tensor for tensor in self.tensors if isinstance(tensor, nn.Parameter)]
-            stack.callback(_restore_gradients, [(one, one.requires_grad, one.grad) for one in parameters])
-            for parameter in parameters:
+            stack.callback(_restore_gradients, [(one, one.requires_grad, one.grad) for one in self.parameters])
+            for parameter in self.parameters:
                 if parameter.is_floating_point() or parameter.is_complex():
                     parameter.requires_grad_(True)
             stack.enter_context(torch.compiler.set_stance("force_eager"))
@@ -93,8 +93,8 @@ class ProbeSession:
         self._stack.close()
 
 
-def check_supported(model: nn.Module) -> list[Tensor]:
-    """Refuse what cannot be probed without changing it; returns all parameters and buffers."""
+def check_supported(model: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
+    """Refuse what cannot be probed without changing it; returns all parameters, and all buffers."""
     if not isinstance(model, nn.Module):
         raise InputError(f"expected an nn.Module, got {type(model).__name__}: pass the network itself or a factory.")
     modules = list(model.named_modules())  # once: a walk over a deep model takes as long as a small layer
@@ -108,8 +108,9 @@ def check_supported(model: nn.Module) -> list[Tensor]:
     for name, module in modules:
         if type(module).__module__.startswith(("torch.ao.nn.quantized", "torch.nn.quantized")):
             raise UnsupportedError(f"{name or 'the model'} is quantised and has no gradients: score it before that.")
-    tensors = _own_tensors(modules)
-    for name, tensor in tensors:
+    parameters = _own(modules, "_parameters")
+    buffers = _own(modules, "_buffers")
+    for name, tensor in (*parameters, *buffers):
         if nn.parameter.is_lazy(tensor):
             raise UnsupportedError(f"{name} is not initialised yet: run one forward pass, then score the model.")
         if hasattr(tensor, "ds_id"):
@@ -122,14 +123,14 @@ def check_supported(model: nn.Module) -> list[Tensor]:
             )
     if torch.is_inference_mode_enabled():
         raise UnsupportedError(f"torch.inference_mode() is on, which rules gradients out: {_OUTSIDE}.")
-    return [tensor for _, tensor in tensors]
+    return [tensor for _, tensor in parameters], [tensor for _, tensor in buffers]
 
 
-def _own_tensors(modules: Iterable[tuple[str, nn.Module]]) -> list[tuple[str, Tensor]]:
-    """Parameters and buffers by name, each once."""
+def _own(modules: Iterable[tuple[str, nn.Module]], kept: str) -> list[tuple[str, Tensor]]:
+    """Parameters, or buffers, by name, each once; those of a loaded scripted module are tensors like any."""
     found: dict[int, tuple[str, Tensor]] = {}
     for path, module in modules:
-        for leaf, tensor in (*module._parameters.items(), *module._buffers.items()):
+        for leaf, tensor in getattr(module, kept).items():
             if tensor is not None:
                 found.setdefault(id(tensor), (f"{path}.{leaf}" if path else leaf, tensor))
     return list(found.values())
@@ -208,7 +209,7 @@ def _same_bits(a: Tensor, b: Tensor) -> bool:
 _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
-def _restore_gradients(kept: Iterable[tuple[nn.Parameter, bool, Tensor | None]]) -> None:
+def _restore_gradients(kept: Iterable[tuple[Tensor, bool, Tensor | None]]) -> None:
     for parameter, requires_grad, grad in kept:
         parameter.requires_grad_(requires_grad)
         parameter.grad = grad
