@@ -348,7 +348,7 @@ class Tokens(nn.Module):
         (lambda: cnn(norm=lambda width: nn.GroupNorm(1, width)), "zen", "no BatchNorm"),
         (lambda: nn.Sequential(nn.BatchNorm2d(3), Tokens()).double(), "zen", "no feature map"),
         (lambda: Tokens().double(), "az_progressivity", "transformers"),
-        (lambda: Tokens().double(), "te_nas_regions", "regions"),
+        (lambda: Tokens().double(), "te_nas_regions", "does not take images of 3 px"),
         (cnn, "tf_tas", "attention"),
         (lambda: nn.Sequential(nn.Flatten(), nn.Linear(192, 4)).double(), "nas_graph", "no convolution"),
         (cnn, AZExpressivity(features=("nothing",)), "fewer than two features"),
@@ -358,6 +358,7 @@ def test_undefined_with_a_reason(net, proxy, reason):
     found = score(net(), make_batch(), [proxy, "params"])
     (key,) = found.reasons
     assert math.isnan(found[key]) and reason in found.reasons[key]
+    assert not found.broken  # a second try would give the same
 
 
 def test_zen_without_norms_if_asked_for():

@@ -54,7 +54,14 @@ class Regions(Pass):
                 codes.append(pack(output.detach().reshape(samples, -1).T))
 
         with torch.no_grad(), CallStack(model) as stack, ActivationCapture(stack, consume):
-            forward(model, inputs)
+            try:
+                forward(model, inputs)
+            except (AssertionError, RuntimeError, ValueError) as error:
+                if not self.size or "memory" in str(error):
+                    raise
+                # it takes those of the batch: a pooling or a patch wants more than so small an image has
+                first = (str(error).splitlines() or [""])[0]
+                raise Undefined(f"the network does not take images of {self.size} px: {first}") from error
         if not codes:
             raise Undefined("no activation that is known: register yours with lswag_hooks.register_activation")
         return torch.cat(codes).T.cpu()
