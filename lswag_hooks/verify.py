@@ -33,8 +33,8 @@ class VerificationRow:
         layer: its name.
         sum_error: of the sum over samples against the gradient of the batch's loss.
         sample_error: of one sample's gradient against a backward pass of that sample alone; None where there is no such
-            pass to compare: samples are coupled (batch statistics), the forward pass draws random numbers, or the model
-            takes no other size of batch.
+            pass to compare: samples are coupled (batch statistics, a detector's losses), the forward pass draws random
+            numbers, or the model takes no other size of batch.
         vacuous: the gradient is exactly zero, so that nothing was tested.
         tolerance: what counts as rounding, more in half precision.
     """
@@ -110,7 +110,8 @@ def verify_gradients(
         scale = len(batch) if objective.reduction == "mean" else 1
         GradientCapture(result.graph, watcher.parameters, len(batch)).run(result.loss, layers, consume, float(scale))
         alone: tuple[Tensor | None, ...] = (None,) * len(layers)
-        if single and mode == "eval" and not drawn and not any(map(joins_samples, session.modules)):
+        joined = bool(getattr(objective, "joins", "")) or any(map(joins_samples, session.modules))
+        if single and mode == "eval" and not drawn and not joined:
             # twice the same sample: some models, and some of torch's own kernels, are wrong with a batch of one
             twice = 2.0 if objective.reduction == "sum" else 1.0
             with contextlib.suppress(Exception):  # a model may be made for one size of batch alone

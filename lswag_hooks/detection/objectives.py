@@ -58,7 +58,7 @@ class PicturesObjective(abc.ABC):
     """What the losses of detectors, and of their backbones, have in common.
 
     Attributes:
-        joins: why a batch cannot be scored part by part; empty where it can.
+        joins: why a batch cannot be scored part by part, nor a picture alone; empty where it can.
         mend: what to do about pictures that do not fit into memory.
     """
 

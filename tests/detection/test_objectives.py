@@ -85,9 +85,12 @@ class TestEveryLibrary:
         assert kept == pytest.approx(found, rel=0.02) and kept > 1e6
 
     def test_every_layer_reconciles_with_autograd(self, library, batch):
-        model = DETECTORS[library]()
-        rows = verify_gradients(model, batch, resolve_objective(model), single=False)
+        """A picture's gradient is its share of a loss divided by the regions of all: there is none of it alone."""
+        result = lh.score(DETECTORS[library](), batch, verify=True)
+        rows = result.verification
         assert [row for row in rows if not row.passed] == [] and len(rows) > 20
+        assert all(row.sample_error is None for row in rows)
+        assert not [note for note in result.notes if "verification" in note]
 
     def test_rows_of_the_box_head_go_back_to_their_pictures(self, library, batch):
         """Against rows split by hand: the image of every region is in what the pooling is given."""
@@ -170,7 +173,7 @@ def test_what_torchvisions_heads_learn_must_be_there(name, said):
 def test_on_a_gpu(library, batch):
     model = DETECTORS[library]()
     model.to("cuda")
-    rows = verify_gradients(model, batch.to("cuda"), resolve_objective(model), single=False)
+    rows = verify_gradients(model, batch.to("cuda"), resolve_objective(model))
     assert [row for row in rows if not row.passed] == []
 
 
