@@ -47,7 +47,8 @@ def interval(value: Any) -> int | list[int] | str:
 def add_data(parser: ArgumentParser, size: str) -> None:
     """Add the options that say what to look at."""
     add = parser.add_argument
-    add("--data", type=str, default="digits", help="digits, noise, an .npz file, or a folder with a folder a class")
+    kinds = "digits, noise, shapes (drawn, with boxes), an .npz file, a folder with a folder a class, or one of COCO"
+    add("--data", type=str, default="digits", help=kinds)
     add("--size", type=numbers, metavar="C,H,W", help=f"of the images; by default {size}; an .npz keeps its own")
     add("--samples", type=int, default=64, metavar="N", help="how many images")
 
