@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import re
 import sys
+from argparse import Action
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, NoReturn
 
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
 
 from lswag_hooks.commands.backbones import add_backbones, run_backbones
 from lswag_hooks.commands.common import add_output
@@ -86,7 +87,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
+class _Help(DefaultHelpFormatter):
+    def _get_type_str(self, action: Action) -> str | None:
+        # the name of a function that reads an option, not its address
+        return str(getattr(action.type, "__name__", "")) or super()._get_type_str(action)
+
+
 class _Parser(ArgumentParser):
+    def __init__(self, **options: Any) -> None:
+        super().__init__(formatter_class=_Help, **options)
+
     def error(self, message: str, *_: Any) -> NoReturn:
         message = re.sub(r"\b(score|rank|backbones|trust)\.models?\b", "MODEL", message)
         raise InputError(f"{message} (see {self.prog.replace('[options] ', '')} --help)")

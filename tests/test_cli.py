@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import lswag_hooks as lh
-from lswag_hooks.cli import main
+from lswag_hooks.cli import COMMANDS, main
 from lswag_hooks.commands.common import numbers
 from lswag_hooks.measured import measured
 
@@ -330,6 +330,14 @@ def test_help(capsys):
         with pytest.raises(SystemExit) as stop:
             main(command)
         assert stop.value.code == 0 and "MODEL" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_shows_names_not_addresses(capsys, command):
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "0x" not in shown and ("--size" not in shown or "type: numbers" in shown)
 
 
 def test_the_profile_has_every_layer(run, users):

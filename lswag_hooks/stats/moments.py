@@ -64,9 +64,9 @@ class Moments(NamedTuple):
 
 def _deviations(values: Tensor, partial: bool) -> tuple[Tensor, Tensor]:
     """Mean over dim 0 of ``values``, which are overwritten, and the sum of squared deviations from it."""
-    count, origin = len(values), values[0].clone()
-    first = values.sub_(origin).sum(0).div_(count)
-    second = values.square_().sum(0)
+    count, origin, others = len(values), values[0], values[1:]
+    first = others.sub_(origin).sum(0).div_(count)
+    second = others.square_().sum(0)
     # the origin is one of the samples, so n * first^2 is at most n - 1 times the result: no digits are lost
     if partial:
         origin, second = double(origin), double(second)
