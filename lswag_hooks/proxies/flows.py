@@ -44,7 +44,7 @@ class SynFlow(OwnPass):
     def value(self, found: FlowSeen) -> float | Missing:
         total = math.fsum(functional.synflow(layer.weight, layer.gradient) for layer in found.layers)
         if total <= 0:
-            return Missing("nothing flows from the input to the output, or the output saturates, as that of a final Tanh does")
+            return Missing("nothing flows from the input to the output, or a final Tanh saturates")
         logarithm = math.log(total) + found.log_scale
         return logarithm if self.log else math.exp(logarithm) if found.log_scale else total
 
