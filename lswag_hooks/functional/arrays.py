@@ -31,7 +31,10 @@ class LayerArrays:
     def inverse(self) -> tuple[float, float]:
         """Sum and largest of the inverse deviations, which several readers want."""
         assert self.moments is not None
-        return sum_and_largest(self._roots, self.moments.samples)
+        if self.alive < self.moments.m2_abs.numel():
+            return sum_and_largest(self._roots, self.moments.samples)
+        scale = math.sqrt(self.moments.samples)
+        return float(self._roots.sum()) * scale, self._largest * scale
 
     @cached_property
     def relative(self) -> float:
@@ -50,17 +53,24 @@ class LayerArrays:
         """Number of weights whose variance is not exactly zero."""
         assert self.moments is not None
         m2 = self.moments.m2_abs
-        # all are, or none, as a rule, which is known in a third of the time that counting takes
-        if not m2.numel() or float(m2.amin()) > 0:
-            return m2.numel()
-        return 0 if float(m2.amax()) == 0 else int(torch.count_nonzero(m2))
+        # all are, as a rule, which the largest of the inverse roots shows: that of zero is infinite
+        return m2.numel() if math.isfinite(self._largest) else int(torch.count_nonzero(m2))
+
+    @cached_property
+    def _inverse_roots(self) -> Tensor:
+        assert self.moments is not None
+        return self.moments.m2_abs.flatten().rsqrt()
+
+    @cached_property
+    def _largest(self) -> float:
+        return float(self._inverse_roots.amax()) if self._inverse_roots.numel() else 0.0
 
     @cached_property
     def _roots(self) -> Tensor:
         assert self.moments is not None
         m2 = self.moments.m2_abs.flatten()
         if self.alive == m2.numel():
-            return m2.rsqrt()
+            return self._inverse_roots
         return inverse_roots(m2) if self.alive else m2
 
 

@@ -65,14 +65,13 @@ class Moments(NamedTuple):
 def _deviations(values: Tensor, partial: bool) -> tuple[Tensor, Tensor]:
     """Mean over dim 0 of ``values``, which are overwritten, and the sum of squared deviations from it."""
     count, origin, others = len(values), values[0], values[1:]
-    first = others.sub_(origin).sum(0).div_(count)
+    first = others.sub_(origin).sum(0)
     second = others.square_().sum(0)
-    # the origin is one of the samples, so n * first^2 is at most n - 1 times the result: no digits are lost
+    # the origin is one of the samples, so first^2 / n is at most n - 1 times the result: no digits are lost
     if partial:
         origin, second = double(origin), double(second)
-        first = first.to(origin.device)
-    mean = origin + first
-    return mean, second.sub_(first.square_(), alpha=count).clamp_(min=0)
+        first = first.to(origin)
+    return origin.add(first, alpha=1 / count), second.addcmul_(first, first, value=-1 / count).clamp_(min=0)
 
 
 def _with_sign(found: Moments, mean: Tensor, mean_abs: Tensor) -> Moments:
