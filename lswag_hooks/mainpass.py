@@ -43,7 +43,7 @@ class Settings:
     Attributes:
         mode: of the modules.
         seed: of the session.
-        tile_bytes: size of a tile of per-sample gradients.
+        tile_bytes: about the size of a tile of per-sample gradients; one of a single matrix product is larger.
         budget: bytes of outputs that one forward pass may hold; None: no bound.
         sync: merge statistics over all processes.
     """
