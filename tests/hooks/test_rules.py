@@ -20,6 +20,7 @@ from lswag_hooks.hooks.rules import (
     conv_source,
 )
 from lswag_hooks.hooks.rules.conv import WIDE, ConvOptions, GroupedConvGradient, ShiftedConvGradient
+from lswag_hooks.hooks.rules.source import UNCUT
 from lswag_hooks.hooks.session import ProbeSession
 from lswag_hooks.hooks.weights import GradientCapture
 
@@ -317,23 +318,38 @@ def test_derived_weights(name, tile_bytes):
 # ---------------------------------------------------------------- tiles
 
 
+class Shape:
+    """A source of which only the shape matters: rows that cannot be split, one product, or three."""
+
+    device_bytes = 4
+
+    def __init__(self, samples, rows, columns, kind):
+        self.samples, self.columns = samples, columns
+        self.rows = rows * (3 if kind == 2 else 1)
+        self.row_group = 0 if kind == 0 else rows
+
+
 @exact
 @given(st.integers(1, 70), st.integers(1, 300), st.integers(1, 50), st.sampled_from([0, 1, 2]), st.integers(1, 1 << 16))
 def test_tiles_cover_everything_once_and_keep_their_size(samples, rows, columns, kind, tile_bytes):
-    class Source:
-        device_bytes = 4
-
-        def __init__(self):
-            self.samples, self.columns = samples, columns
-            self.rows = rows * (3 if kind == 2 else 1)
-            self.row_group = 0 if kind == 0 else rows
-
-    source = Source()
+    source = Shape(samples, rows, columns, kind)
+    most = 2 * tile_bytes * (UNCUT if kind == 1 else 1)
     seen = torch.zeros(samples, source.rows, dtype=torch.int32)
     for part, groups in blocks(source, tile_bytes):
         for group in groups:
+            count = part.stop - part.start
+            least = group.stop - group.start == 1 and (kind == 0 or count <= 32)
+            assert least or (group.stop - group.start) * count * columns * source.device_bytes <= most
             seen[group, part] += 1
     assert (seen == 1).all()
+
+
+def test_a_single_product_is_cut_into_larger_tiles():
+    def rows(kind):
+        return {part.stop - part.start for part, _ in blocks(Shape(8, 256, 16, kind), 1 << 15)}
+
+    assert rows(kind=2) == {64}
+    assert rows(kind=1) == {64 * UNCUT}
 
 
 # ---------------------------------------------------------------- another library
