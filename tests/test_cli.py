@@ -203,6 +203,8 @@ def test_proxies(run, tmp_path):
     assert all(len(line) <= 80 for line in out.splitlines())
     rows = json.loads(run("proxies", "--json", "-")[1])
     assert [row["name"] for row in rows] == lh.list_proxies() and rows[0]["better"] == "higher"
+    grasp = next(row for row in rows if row["name"] == "grasp")
+    assert grasp["passes"] == "F + 2 B" and "second derivative" in grasp["defined on"] and "draws" in grasp["traps"]
     assert "arXiv 2505.07300" in rows[0]["reference"] and "patterns" in rows[0]["needs"]
     stored = lh.measured.measured()["nb201"].spearman["lswag"].value
     assert float(rows[0]["nb201"]) == pytest.approx(stored, abs=0.005)

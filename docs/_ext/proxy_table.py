@@ -38,6 +38,8 @@ def proxy_rows() -> list[list[str | list[str]]]:
                 [name],
                 proxy.summary,
                 sorted(proxy.needs, key=list(NEEDS).index) or "nothing",
+                proxy.cost(),
+                proxy.families,
                 "higher" if proxy.higher_is_better else "lower",
                 proxy.reference or "a count, no reference",
                 options_of(proxy) or "none",
@@ -77,8 +79,8 @@ class ProxyTable(Directive):
     """Every registered proxy."""
 
     def run(self) -> list[nodes.Node]:
-        headers = ["name", "what it is", "needs", "better", "reference", "options"]
-        made = table(headers, proxy_rows(), [10, 26, 16, 8, 20, 20])
+        headers = ["name", "what it is", "needs", "passes", "defined on", "better", "reference", "options"]
+        made = table(headers, proxy_rows(), [10, 20, 14, 8, 14, 6, 14, 14])
         body = next(made.findall(nodes.tbody))
         for name, row in zip(list_proxies(), body.children, strict=True):
             literal = next(row.findall(nodes.literal))

@@ -18,6 +18,19 @@ from lswag_hooks.proxies import Proxy, list_proxies, proxy_class
 from lswag_hooks.proxies.base import NEEDS
 from lswag_hooks.spaces import Space, get_space, list_spaces
 
+PASSES = " (F, B: forward, backward over its samples; f, b: of one sample; N: samples)"
+FUNCTIONS = {  # of proxies whose function has another name
+    "az_expressivity": "entropy",
+    "az_progressivity": "progressivity",
+    "lswag": "combine",
+    "nas_graph": "average_degree",
+    "reg_swap": "regularised",
+    "te_nas_kappa": "condition_number",
+    "te_nas_regions": "linear_regions",
+    "tf_tas": "dss",
+    "xi_gsnr": "gsnr",
+}
+
 
 def place_of(cls: type) -> str:
     """From where a reader would import a class of proxies.
@@ -38,13 +51,18 @@ def proxy_page(proxy: type[Proxy]) -> str:
     facts = {
         "better": "higher" if proxy.higher_is_better else "lower",
         "looks at": "; ".join(NEEDS[need] for need in needs) or "the network alone: no data and no pass",
+        "passes": f"{proxy.cost()}{PASSES}",
+        "defined on": proxy.families,
         "from": proxy.reference or "a count, no reference",
     }
     lines = [f"# {proxy.name}", "", f"{proxy.summary[:1].upper()}{proxy.summary[1:]}.", "", *_table(facts), ""]
     lines += ["```{eval-rst}", f".. autoclass:: {place_of(proxy)}", "   :no-members:", "```", ""]
-    if inspect.isfunction(getattr(functional, proxy.name, None)):
-        lines += ["It is computed by", "", "```{eval-rst}", f".. autofunction:: lswag_hooks.functional.{proxy.name}"]
+    function = FUNCTIONS.get(proxy.name, proxy.name)
+    if proxy.name in FUNCTIONS or inspect.isfunction(getattr(functional, function, None)):
+        lines += ["It is computed by", "", "```{eval-rst}", f".. autofunction:: lswag_hooks.functional.{function}"]
         lines += ["   :no-index:", "```", ""]
+    if proxy.traps:
+        lines += ["## Known traps", "", *(f"- {trap[:1].upper()}{trap[1:]}." for trap in proxy.traps), ""]
     lines += ["How proxies are computed here, and how that differs from published code, is in [](/definitions.md).", ""]
     lines += ["## Measured", ""]
     mine = proxy.name

@@ -19,8 +19,10 @@ def run_proxies(options: Namespace) -> int:
     for name in list_proxies():
         proxy = proxy_class(name)
         row = {"name": name, "summary": proxy.summary, "needs": ", ".join(sorted(proxy.needs)) or "-"}
+        row["passes"] = proxy.cost()
         if whole:
             row |= {"better": "higher" if proxy.higher_is_better else "lower", "reference": proxy.reference}
+            row |= {"defined on": proxy.families, "traps": "; ".join(proxy.traps)}
             row |= _figures(name)
         rows.append(row)
     status = listing(options, rows)
@@ -37,7 +39,8 @@ def _figures(proxy: str) -> dict[str, str]:
 def _show_figures(width: int) -> None:
     """Print figures of every benchmark, as many beside one another as fit."""
     show = console().print
-    show("\nSpearman with accuracy, as measured; --json has references, too")
+    show("F, B: forward and backward pass over the samples; f, b: of one; N: number of samples")
+    show("\nSpearman with accuracy, as measured; --json has references, valid networks and known traps, too")
     names = [name for name in list_proxies() if set(_figures(name).values()) != {"-"}]
     left = list(measured())
     while left:

@@ -16,7 +16,7 @@ from lswag_hooks.proxies import (
 )
 from lswag_hooks.proxies.az_nas import AZComplexity, AZExpressivity, AZProgressivity, AZTrainability
 from lswag_hooks.proxies.backbone import Backbone
-from lswag_hooks.proxies.base import Missing, Observation, OwnPass, Proxy
+from lswag_hooks.proxies.base import NEEDS, Missing, Observation, OwnPass, Proxy
 from lswag_hooks.proxies.counts import Depth, FLOPs, LogSize, Params
 from lswag_hooks.proxies.curvature import GSNR, GradSign, GraSP, XiGSNR
 from lswag_hooks.proxies.flows import DSS, SynFlow
@@ -39,6 +39,7 @@ __all__ = [
     "EPENAS",
     "GSNR",
     "LSWAG",
+    "NEEDS",
     "NWOT",
     "TCET",
     "AZComplexity",

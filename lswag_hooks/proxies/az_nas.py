@@ -32,6 +32,7 @@ class _Part(OwnPass):
 
     needs: ClassVar[frozenset[str]] = frozenset({"features"})
     reference: ClassVar[str] = REFERENCE
+    families: ClassVar[str] = "convolutional networks made of blocks, and transformers"
     features: tuple[str, ...] | None = None
     init: Literal["kaiming"] | None = None
     seed: int = 0
@@ -51,6 +52,9 @@ class AZExpressivity(_Part):
 
     name: ClassVar[str] = "az_expressivity"
     summary: ClassVar[str] = "AZ-NAS: entropy of features, summed over blocks"
+    traps: ClassVar[tuple[str, ...]] = (
+        "one part of AZ-NAS, made to be merged with the other three: lswag_hooks.ensembles.merge_ranks",
+    )
 
     def value(self, found: FeaturesSeen) -> float | Missing:
         return sum(map(functional.entropy, found.spectra))
@@ -62,6 +66,11 @@ class AZProgressivity(_Part):
 
     name: ClassVar[str] = "az_progressivity"
     summary: ClassVar[str] = "AZ-NAS: smallest growth of entropy between blocks"
+    families: ClassVar[str] = "convolutional networks made of blocks"
+    traps: ClassVar[tuple[str, ...]] = (
+        "falls with accuracy on TransNAS-Bench-101",
+        "one part of AZ-NAS, made to be merged with the other three",
+    )
 
     def value(self, found: FeaturesSeen) -> float | Missing:
         if found.tokens:
@@ -75,6 +84,10 @@ class AZTrainability(_Part):
 
     name: ClassVar[str] = "az_trainability"
     summary: ClassVar[str] = "AZ-NAS: gain of gradients through blocks"
+    traps: ClassVar[tuple[str, ...]] = (
+        "one draw of random signs: two seeds differ",
+        "one part of AZ-NAS, made to be merged with the other three",
+    )
 
     def value(self, found: FeaturesSeen) -> float | Missing:
         if not found.gains:

@@ -26,6 +26,10 @@ class Backbone(LSWAG):
     name: ClassVar[str] = "backbone"
     reference: ClassVar[str] = "this package; L-SWAG after Casarin et al., CVPR 2025"
     summary: ClassVar[str] = "parameters times L-SWAG: for candidates of many families"
+    traps: ClassVar[tuple[str, ...]] = (
+        "between networks of one size it is L-SWAG: it was made for candidates of many families",
+        "needs init='wake' where gains or heads start at zero, as many of timm's do",
+    )
 
     def total(self, seen: Observation) -> float | Missing:
         found = super().total(seen)

@@ -35,6 +35,24 @@ NEEDS = {
     "graph": "responses of each layer to each of its inputs' channels (a pass a layer)",
 }
 
+# F, B: forward and backward pass over the samples; f, b: of a single one; N: number of samples
+COSTS = {
+    **dict.fromkeys(("moments", "signed", "gradient", "channels"), "F + B"),
+    **dict.fromkeys(("patterns", "union", "agreement"), "F"),
+    "macs": "f",
+    "synflow": "f + b",
+    "jacobian": "F + B",
+    "hessian": "F + 2 B",
+    "perturbation": "2 F",
+    "features": "F + B, in segments",
+    "outputs": "F",
+    "regions": "F",
+    "draws": "F + B, in parts",
+    "singles": "N (f + b)",
+    "ntk": "F + N B",
+    "graph": "F, each layer again",
+}
+MAIN = {"moments", "signed", "gradient", "channels", "patterns", "union", "agreement"}
 
 NO_LAYER = "no weight layer: the loss reaches no convolution and no matrix product"
 
@@ -82,7 +100,8 @@ class Observation:
 class Proxy:
     """Base of all proxies.
 
-    Class attributes: ``name``; ``needs`` (keys of :data:`NEEDS`); ``higher_is_better``; ``reference``; ``summary``.
+    Class attributes: ``name``; ``needs`` (keys of :data:`NEEDS`); ``higher_is_better``; ``reference``; ``summary``;
+    ``families``, the networks on which it is defined; ``traps``, what has misled others.
 
     Args:
         label: key of the result, the name by default; needed to ask for one proxy with two settings.
@@ -93,7 +112,25 @@ class Proxy:
     higher_is_better: ClassVar[bool] = True
     reference: ClassVar[str] = ""
     summary: ClassVar[str] = ""
+    families: ClassVar[str] = "any network"
+    traps: ClassVar[tuple[str, ...]] = ()
     label: str = ""
+
+    @classmethod
+    def cost(cls) -> str:
+        """Passes that the proxy takes alone, with the options of its class; ``-``: none.
+
+        F and B are a forward and a backward pass over its samples, f and b those of a single sample, N is the number of
+        samples. Proxies that are asked for together share their passes.
+
+        Example:
+            >>> from lswag_hooks.proxies import GradNorm, NWOT
+            >>> GradNorm.cost(), NWOT.cost()
+            ('F + B', 'F')
+        """
+        main = max((COSTS[need] for need in cls.needs & MAIN), key=len, default="")
+        own = (COSTS[need] for need in sorted(cls.needs - MAIN))
+        return " + ".join(filter(None, (main, *own))) or "-"
 
     @property
     def key(self) -> str:

@@ -27,6 +27,7 @@ class FLOPs(Proxy):
     name: ClassVar[str] = "flops"
     needs: ClassVar[frozenset[str]] = frozenset({"macs"})
     summary: ClassVar[str] = "multiply-accumulates of one sample"
+    traps: ClassVar[tuple[str, ...]] = ("convolutions and products alone: norms, activations and pooling do not count",)
 
     def total(self, seen: Observation) -> float | Missing:
         return Missing("the model does not run on a single sample") if seen.macs is None else seen.macs

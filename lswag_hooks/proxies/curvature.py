@@ -33,6 +33,11 @@ class GraSP(OwnPass):
     needs: ClassVar[frozenset[str]] = frozenset({"hessian"})
     reference: ClassVar[str] = "Wang et al., ICLR 2020; Abdelfattah et al., ICLR 2021"
     summary: ClassVar[str] = "weights times the Hessian's product with the gradient"
+    families: ClassVar[str] = "networks whose operations have a second derivative"
+    traps: ClassVar[tuple[str, ...]] = (
+        "mostly luck: two draws of the weights hardly agree",
+        "higher is better as in zero-cost-nas; the pruning paper keeps the lowest",
+    )
     samples: int | None = 16
 
     def __post_init__(self) -> None:
@@ -63,6 +68,10 @@ class GradSign(OwnPass):
     needs: ClassVar[frozenset[str]] = frozenset({"singles"})
     reference: ClassVar[str] = "Zhang and Jia, ICLR 2022"
     summary: ClassVar[str] = "agreement of the signs of samples' gradients"
+    traps: ClassVar[tuple[str, ...]] = (
+        "BatchNorm normalises each sample by itself, which a map of one pixel does not allow: use mode='eval' there",
+        "a sum over weights, which follows size: reduction='mean' takes their number out",
+    )
     reduction: Literal["sum", "mean"] = "sum"
 
     def __post_init__(self) -> None:
@@ -89,6 +98,7 @@ class GSNR(Proxy):
     needs: ClassVar[frozenset[str]] = frozenset({"moments", "signed"})
     reference: ClassVar[str] = "Liu et al., ICLR 2020"
     summary: ClassVar[str] = "squared mean over variance of gradients"
+    traps: ClassVar[tuple[str, ...]] = ("weights of small variance make most of it",)
 
     def part(self, arrays: LayerArrays) -> float:
         assert arrays.moments is not None
@@ -113,6 +123,10 @@ class XiGSNR(OwnPass):
     needs: ClassVar[frozenset[str]] = frozenset({"draws"})
     reference: ClassVar[str] = "Sun et al., ICCV 2023"
     summary: ClassVar[str] = "squared mean over variance of mini-batches' gradients"
+    traps: ClassVar[tuple[str, ...]] = (
+        "where variances are below xi the value changes with the scale of the loss",
+        "the released loop never zeroes gradients, which gives other values: accumulate=True",
+    )
     batches: int = 8
     xi: float = 1e-8
     accumulate: bool = False

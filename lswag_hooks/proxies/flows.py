@@ -30,6 +30,11 @@ class SynFlow(OwnPass):
     needs: ClassVar[frozenset[str]] = frozenset({"synflow"})
     reference: ClassVar[str] = "Tanaka et al., NeurIPS 2020"
     summary: ClassVar[str] = "flow through positive weights, logarithm"
+    families: ClassVar[str] = "any network"
+    traps: ClassVar[tuple[str, ...]] = (
+        "LayerNorm undoes the growth of the flow: values of transformers and of convolutional networks do not compare",
+        "no value where a Tanh ends the network, as in autoencoders: the flow of ones saturates it",
+    )
     norms: Literal["removed", "kept"] = "removed"
     log: bool = True
 
@@ -62,6 +67,10 @@ class DSS(OwnPass):
     needs: ClassVar[frozenset[str]] = frozenset({"synflow"})
     reference: ClassVar[str] = "Zhou et al., CVPR 2022"
     summary: ClassVar[str] = "synaptic diversity and saliency of transformers"
+    families: ClassVar[str] = "transformers"
+    traps: ClassVar[tuple[str, ...]] = (
+        "every square linear layer counts as a projection of attention, an MLP of ratio one, too",
+    )
 
     @property
     def passes(self) -> tuple[Pass, ...]:

@@ -26,6 +26,10 @@ class ZiCo(Proxy):
     needs: ClassVar[frozenset[str]] = frozenset({"moments", "signed"})
     reference: ClassVar[str] = "Li et al., ICLR 2023"
     summary: ClassVar[str] = "mean over deviation of gradients, in logarithms"
+    traps: ClassVar[tuple[str, ...]] = (
+        "grows with the number of layers and of their weights: compare it with log_size",
+        "over two mini-batches, as published, a deviation is half a difference, and single precision loses digits",
+    )
     granularity: Literal["sample", "batch"] = "sample"
     batches: int = 2
 
@@ -52,6 +56,9 @@ class GradNorm(Proxy):
     needs: ClassVar[frozenset[str]] = frozenset({"gradient"})
     reference: ClassVar[str] = "Abdelfattah et al., ICLR 2021"
     summary: ClassVar[str] = "sum of the layers' gradient norms"
+    traps: ClassVar[tuple[str, ...]] = (
+        "falls with accuracy on autoencoders, and on jigsaw of TransNAS-Bench-101 macro",
+    )
 
     def part(self, arrays: LayerArrays) -> float:
         assert arrays.gradient is not None
@@ -69,6 +76,7 @@ class Snip(Proxy):
     needs: ClassVar[frozenset[str]] = frozenset({"gradient"})
     reference: ClassVar[str] = "Lee et al., ICLR 2019"
     summary: ClassVar[str] = "sum of |weight x gradient|"
+    traps: ClassVar[tuple[str, ...]] = ("falls with accuracy on autoencoders, as grad_norm does",)
 
     def part(self, arrays: LayerArrays) -> float:
         assert arrays.weight is not None and arrays.gradient is not None
@@ -83,6 +91,9 @@ class Plain(Proxy):
     needs: ClassVar[frozenset[str]] = frozenset({"gradient"})
     reference: ClassVar[str] = "Abdelfattah et al., ICLR 2021"
     summary: ClassVar[str] = "sum of weight x gradient, signed"
+    traps: ClassVar[tuple[str, ...]] = (
+        "its sign has no meaning: its correlation with accuracy changes sign from one search space to the next",
+    )
 
     def part(self, arrays: LayerArrays) -> float:
         assert arrays.weight is not None and arrays.gradient is not None
@@ -97,6 +108,10 @@ class Fisher(Proxy):
     needs: ClassVar[frozenset[str]] = frozenset({"moments", "channels"})
     reference: ClassVar[str] = "Theis et al., 2018; Turner et al., ICLR 2020"
     summary: ClassVar[str] = "squared activation x gradient of channels"
+    traps: ClassVar[tuple[str, ...]] = (
+        "of tokens it sums over positions, channel by channel; the published code sums over channels, token by token",
+        "falls with accuracy on autoencoders",
+    )
 
     def finish(self, total: float, layer: LayerWhole) -> float:
         return 0.0 if layer.channel_energy is None else functional.fisher(layer.channel_energy, layer.size)
@@ -109,6 +124,9 @@ class L2Norm(Proxy):
     name: ClassVar[str] = "l2_norm"
     reference: ClassVar[str] = "Abdelfattah et al., ICLR 2021"
     summary: ClassVar[str] = "sum of the layers' weight norms"
+    traps: ClassVar[tuple[str, ...]] = (
+        "at PyTorch's default initialisation it depends on widths alone, and ranks networks of equal depth by luck",
+    )
 
     def total(self, seen: Observation) -> float | Missing:
         return sum(seen.weight_norms)

@@ -33,6 +33,12 @@ class NASGraph(OwnPass):
     needs: ClassVar[frozenset[str]] = frozenset({"graph"})
     reference: ClassVar[str] = "Huang et al., AutoML 2024 workshop"
     summary: ClassVar[str] = "average degree of the graph of channels"
+    families: ClassVar[str] = "networks with convolutions, on images"
+    traps: ClassVar[tuple[str, ...]] = (
+        "weights are drawn anew: it says nothing of your initialisation",
+        "each convolution runs on as many maps as it has input channels: slow on wide networks",
+        "its values of NAS-Bench-201 are not the published ones, which are of graphs written by hand",
+    )
     init: Literal["normal"] | None = "normal"
     norms: bool = True
     seed: int = 0

@@ -27,6 +27,8 @@ class Jacov(OwnPass):
     needs: ClassVar[frozenset[str]] = frozenset({"jacobian"})
     reference: ClassVar[str] = "Mellor et al., 2020, arXiv 2006.04647v1"
     summary: ClassVar[str] = "correlation of input gradients"
+    families: ClassVar[str] = "networks whose inputs are real numbers"
+    traps: ClassVar[tuple[str, ...]] = ("two equal samples cost 1e5 and drown the rest: one batch for all networks",)
 
     @property
     def passes(self) -> tuple[Pass, ...]:
@@ -49,6 +51,10 @@ class EPENAS(OwnPass):
     needs: ClassVar[frozenset[str]] = frozenset({"jacobian"})
     reference: ClassVar[str] = "Lopes et al., ICANN 2021"
     summary: ClassVar[str] = "correlation of input gradients within classes"
+    families: ClassVar[str] = "classifiers, a class a sample, whose inputs are real numbers"
+    traps: ClassVar[tuple[str, ...]] = (
+        "depends on which classes the batch happens to hold: one batch for all networks",
+    )
 
     @property
     def passes(self) -> tuple[Pass, ...]:

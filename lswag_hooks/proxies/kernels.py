@@ -35,6 +35,10 @@ class TENASKappa(OwnPass):
     higher_is_better: ClassVar[bool] = False
     reference: ClassVar[str] = "Chen et al., ICLR 2021"
     summary: ClassVar[str] = "condition number of the neural tangent kernel"
+    traps: ClassVar[tuple[str, ...]] = (
+        "its smallest eigenvalue decides it: equal samples make it singular, and there is no value",
+        "holds the gradients of all its samples at once",
+    )
     samples: int = 16
     init: Literal["kaiming"] | None = None
     seed: int = 0
@@ -72,6 +76,10 @@ class TENASRegions(OwnPass):
     needs: ClassVar[frozenset[str]] = frozenset({"regions"})
     reference: ClassVar[str] = "Chen et al., ICLR 2021"
     summary: ClassVar[str] = "linear regions that small images fall into"
+    families: ClassVar[str] = "image networks that run on 3 x 3 pixels"
+    traps: ClassVar[tuple[str, ...]] = (
+        "at usual image sizes every sample has a region of its own, and the count is that of the samples",
+    )
     inputs: Literal["small", "batch"] = "small"
     samples: int = 1000
     init: Literal["kaiming"] | None = None
@@ -109,6 +117,9 @@ class TCET(Proxy):
     needs: ClassVar[frozenset[str]] = frozenset({"gradient", "outputs"})
     reference: ClassVar[str] = "Xiang et al., AutoML 2023"
     summary: ClassVar[str] = "saliency's compressibility times expressivity, layer by layer"
+    traps: ClassVar[tuple[str, ...]] = (
+        "layers whose codes do not tell all samples apart, small heads among them, add nothing",
+    )
     saliency: Literal["snip", "synflow"] = "snip"
 
     def __post_init__(self) -> None:

@@ -10,7 +10,7 @@ from lswag_hooks.functional import lswag as functional
 from lswag_hooks.functional.arrays import LayerArrays, LayerWhole
 from lswag_hooks.functional.lswag import Interval
 from lswag_hooks.proxies.base import NO_LAYER, Missing, Observation, Proxy
-from lswag_hooks.proxies.patterns import NO_ACTIVATION
+from lswag_hooks.proxies.patterns import CODED, NO_ACTIVATION
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,13 @@ class LSWAG(Proxy):
     needs: ClassVar[frozenset[str]] = frozenset({"moments", "patterns"})
     reference: ClassVar[str] = "Casarin et al., CVPR 2025, arXiv 2505.07300"
     summary: ClassVar[str] = "trainability times expressivity, layer by layer"
+    families: ClassVar[str] = CODED
+    traps: ClassVar[tuple[str, ...]] = (
+        "follows size: on most search spaces little of it is left given parameters, FLOPs, depth and log size",
+        "layers that hardly receive a gradient count the most, as their deviations are tiny: see lswag_robust",
+        "gains, layer scales and heads that start at zero switch layers off: score with init='wake'",
+        "a nearly dead weight may make most of a layer's sum: the coverage lists such layers",
+    )
     interval: Interval | None = None
     pairing: str = "nearest"
     granularity: Literal["sample", "batch"] = "sample"
@@ -100,6 +107,10 @@ class LSWAGRobust(LSWAG):
     name: ClassVar[str] = "lswag_robust"
     reference: ClassVar[str] = "this package; after Casarin et al., CVPR 2025"
     summary: ClassVar[str] = "L-SWAG with layers weighed by how far they change the loss"
+    traps: ClassVar[tuple[str, ...]] = (
+        "grows with depth and width, as lswag does",
+        "a layer counts relative to the network's own median: values of an interval and of all layers do not compare",
+    )
     tau: float = 0.1
     mean: bool = True
 

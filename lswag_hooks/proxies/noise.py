@@ -36,6 +36,11 @@ class Zen(OwnPass):
     needs: ClassVar[frozenset[str]] = frozenset({"perturbation"})
     reference: ClassVar[str] = "Lin et al., ICCV 2021"
     summary: ClassVar[str] = "sensitivity of the last feature map to noise"
+    families: ClassVar[str] = "convolutional networks with BatchNorm; others with bare=True"
+    traps: ClassVar[tuple[str, ...]] = (
+        "weights are drawn anew: it says nothing of your initialisation",
+        "the running variance, which the published code reads, is mostly the one that it started from: scale='batch'",
+    )
     init: Literal["normal"] | None = "normal"
     scale: Literal["running", "batch"] = "running"
     bare: bool = False

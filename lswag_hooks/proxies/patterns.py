@@ -16,6 +16,9 @@ NO_ACTIVATION = (
 )
 
 
+CODED = "networks whose activations have codes (ReLU, GELU, SiLU, ...)"
+
+
 @dataclass(frozen=True)
 class Swap(Proxy):
     """SWAP: number of distinct sample-wise activation patterns of the whole network.
@@ -28,6 +31,11 @@ class Swap(Proxy):
     needs: ClassVar[frozenset[str]] = frozenset({"union"})
     reference: ClassVar[str] = "Peng et al., ICLR 2024"
     summary: ClassVar[str] = "distinct activation patterns of the network"
+    families: ClassVar[str] = CODED
+    traps: ClassVar[tuple[str, ...]] = (
+        "at most 2^samples patterns: small batches have all networks at that bound",
+        "once every unit has a pattern of its own it counts units",
+    )
 
     def total(self, seen: Observation) -> float | Missing:
         return Missing(NO_ACTIVATION) if seen.union is None else float(seen.union)
@@ -46,6 +54,8 @@ class RegSwap(Proxy):
     needs: ClassVar[frozenset[str]] = frozenset({"union"})
     reference: ClassVar[str] = "Peng et al., ICLR 2024"
     summary: ClassVar[str] = "SWAP, with a preferred size"
+    families: ClassVar[str] = CODED
+    traps: ClassVar[tuple[str, ...]] = ("mu and sigma decide most of the order, and have no default",)
     mu: float | None = None
     sigma: float | None = None
 
@@ -69,6 +79,11 @@ class NWOT(Proxy):
     needs: ClassVar[frozenset[str]] = frozenset({"agreement"})
     reference: ClassVar[str] = "Mellor et al., ICML 2021"
     summary: ClassVar[str] = "log-determinant of the codes' agreement"
+    families: ClassVar[str] = CODED
+    traps: ClassVar[tuple[str, ...]] = (
+        "two samples of equal codes make the kernel singular: no value",
+        "grows with the number of units: batches and image sizes must be the same for all networks",
+    )
 
     def total(self, seen: Observation) -> float | Missing:
         if seen.agreement is None:
