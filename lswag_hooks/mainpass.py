@@ -26,14 +26,12 @@ from lswag_hooks.objective import Objective, SupervisedObjective, check_loss
 from lswag_hooks.passes import Undefined, look, readers_of
 from lswag_hooks.profile import LayerProfile
 from lswag_hooks.proxies import LSWAG, Observation, Proxy
+from lswag_hooks.proxies.base import CODES, GRADIENTS
 from lswag_hooks.reduction import LayerReduction, LayerStore
 from lswag_hooks.stats import agreement, count_distinct, pack
 
 if TYPE_CHECKING:
     from lswag_hooks.stats import ActivationPatterns
-
-CODES = {"patterns", "union", "agreement"}
-GRADIENTS = {"moments", "signed", "gradient", "channels"}
 
 
 @dataclass(frozen=True)

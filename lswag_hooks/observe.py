@@ -24,11 +24,12 @@ from lswag_hooks.hooks.operands import wide
 from lswag_hooks.hooks.rules import blocks
 from lswag_hooks.hooks.session import ProbeSession, joins_samples
 from lswag_hooks.hooks.weights import GradientCapture, LayerGradients
-from lswag_hooks.mainpass import CODES, GRADIENTS, MainPass, Settings
+from lswag_hooks.mainpass import MainPass, Settings
 from lswag_hooks.objective import Objective, check_loss, forward
 from lswag_hooks.passes import run_passes
 from lswag_hooks.profile import LayerProfile
 from lswag_hooks.proxies import Observation, Proxy
+from lswag_hooks.proxies.base import CODES, GRADIENTS
 from lswag_hooks.reduction import LayerReduction, all_sum
 from lswag_hooks.stats import moments_of
 from lswag_hooks.wording import quantity

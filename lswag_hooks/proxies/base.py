@@ -35,10 +35,12 @@ NEEDS = {
     "graph": "responses of each layer to each of its inputs' channels (a pass a layer)",
 }
 
+CODES = {"patterns", "union", "agreement"}  # what the main pass collects, forward
+GRADIENTS = {"moments", "signed", "gradient", "channels"}  # and backward
 # F, B: forward and backward pass over the samples; f, b: of a single one; N: number of samples
 COSTS = {
-    **dict.fromkeys(("moments", "signed", "gradient", "channels"), "F + B"),
-    **dict.fromkeys(("patterns", "union", "agreement"), "F"),
+    **dict.fromkeys(GRADIENTS, "F + B"),
+    **dict.fromkeys(CODES, "F"),
     "macs": "f",
     "synflow": "f + b",
     "jacobian": "F + B",
@@ -52,7 +54,6 @@ COSTS = {
     "ntk": "F + N B",
     "graph": "F, each layer again",
 }
-MAIN = {"moments", "signed", "gradient", "channels", "patterns", "union", "agreement"}
 
 NO_LAYER = "no weight layer: the loss reaches no convolution and no matrix product"
 
@@ -128,8 +129,8 @@ class Proxy:
             >>> GradNorm.cost(), NWOT.cost()
             ('F + B', 'F')
         """
-        main = max((COSTS[need] for need in cls.needs & MAIN), key=len, default="")
-        own = (COSTS[need] for need in sorted(cls.needs - MAIN))
+        main = max((COSTS[need] for need in cls.needs & (CODES | GRADIENTS)), key=len, default="")
+        own = (COSTS[need] for need in sorted(cls.needs - CODES - GRADIENTS))
         return " + ".join(filter(None, (main, *own))) or "-"
 
     @property
