@@ -763,6 +763,7 @@ _, runs["bad"] = fit(Bad(PROXIES))
 _, runs["raise"] = fit(lh.LSWAGCallback(PROXIES, samples=32, min_score=1e9, on_reject="raise"))
 with open(f"{folder}/{rank}.json", "w") as file:
     json.dump(runs, file)
+torch.distributed.destroy_process_group()  # as Lightning does on GPUs alone
 """
 
 

@@ -14,7 +14,7 @@ from lswag_hooks.detection.coco import SCALE
 from lswag_hooks.detection.compat import readable_checkpoints
 from lswag_hooks.detection.configs import load_config
 from lswag_hooks.errors import InputError
-from recipes.burgerformer_coco.detector import CONFIG, EPOCHS, configure, make_runner
+from recipes.burgerformer_coco.detector import CONFIG, EPOCHS, configure, joined_processes, make_runner
 from recipes.burgerformer_coco.space import LIMIT
 from recipes.command import finish
 
@@ -92,7 +92,7 @@ def detect(
         _check_same(folder, filled)
     if processes > 1 and "LOCAL_RANK" not in os.environ:
         return _started(processes)
-    with readable_checkpoints():
+    with readable_checkpoints(), joined_processes():
         runner = make_runner(filled, resume)
         runner.train()
     if runner.rank == 0:

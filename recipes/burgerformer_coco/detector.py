@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,24 @@ def make_runner(config: Any, resume: bool = False, checkpoint: str | None = None
     runner.register_hook(Streams())
     runner.register_hook(SyncBuffersHook())  # running means of norms, which each process has of its own pictures
     return runner
+
+
+@contextmanager
+def joined_processes() -> Iterator[None]:
+    """Let processes that ``torchrun`` started take leave of each other at the end; alone it does nothing.
+
+    mmengine leaves that to the interpreter's end, where work that gloo's threads still hold aborts a process which has
+    trained well: https://github.com/pytorch/pytorch/pull/179291.
+    """
+    from torch import distributed
+
+    try:
+        yield
+        if distributed.is_initialized():
+            distributed.barrier()  # nobody leaves who is still waited for
+    finally:
+        if distributed.is_initialized():
+            distributed.destroy_process_group()
 
 
 def _set_classes(part: Any, classes: int) -> None:

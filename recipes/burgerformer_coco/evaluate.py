@@ -13,7 +13,7 @@ from lswag_hooks.detection.compat import readable_checkpoints
 from lswag_hooks.detection.configs import load_config
 from lswag_hooks.errors import InputError
 from recipes.burgerformer_coco.detect import LATEST, config_of
-from recipes.burgerformer_coco.detector import make_runner
+from recipes.burgerformer_coco.detector import joined_processes, make_runner
 from recipes.command import finish
 
 COLUMNS = ("AP box", "AP50 box", "AP75 box", "AP mask", "AP50 mask", "AP75 mask")
@@ -54,7 +54,7 @@ def evaluate(run: str, name: str = "this run", checkpoint: str | None = None, pi
     config.default_hooks.visualization.update(
         draw=pictures > 0, interval=max(1, number // max(1, pictures)), score_thr=0.3, test_out_dir="pictures"
     )
-    with readable_checkpoints():
+    with readable_checkpoints(), joined_processes():
         runner = make_runner(config, checkpoint=checkpoint)
         found = runner.test()
     result = {key: float(found[key]) for key in KEYS}

@@ -159,4 +159,4 @@ def started(*arguments):
     ran = subprocess.run(
         [sys.executable, "-m", *arguments], cwd=root, env=environment, capture_output=True, text=True, timeout=600
     )
-    assert ran.returncode == 0, ran.stderr[-2000:]
+    assert ran.returncode == 0, ran.stderr[-6000:]

@@ -67,6 +67,7 @@ for name, command, options in json.load(open(f"{folder}/runs.json")):
     except InputError as error:
         seen["error"] = str(error)
 json.dump(runs, open(f"{folder}/{rank}.json", "w"))
+torch.distributed.destroy_process_group()  # as Lightning does on GPUs alone
 """
 
 SKIPS = " ".join(["skip_connect~0 skip_connect~1"] * 4)
