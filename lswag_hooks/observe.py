@@ -1,4 +1,4 @@
-"""The fewest passes over a network that serve all the proxies asked for, and what they show."""
+"""The fewest passes over a network that serve all the proxies asked for, and their scores."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from lswag_hooks.hooks.session import ProbeSession, joins_samples
 from lswag_hooks.hooks.weights import GradientCapture, LayerGradients
 from lswag_hooks.mainpass import MainPass, Settings
 from lswag_hooks.objective import Objective, check_loss, forward
-from lswag_hooks.passes import run_passes
+from lswag_hooks.passes import Pass, readers_of, run_passes
 from lswag_hooks.profile import LayerProfile
 from lswag_hooks.proxies import Observation, Proxy
 from lswag_hooks.proxies.base import CODES, GRADIENTS
@@ -65,25 +65,54 @@ def observe(
         if "macs" in needs:
             session.set_mode("eval")
             seen.macs = count_macs(model, batch, objective)
-    own = [wanted for proxy in proxies for wanted in proxy.passes]
-    refused = "cannot be merged over processes: score without sync" if settings.sync else ""
-    if seen.memory.get("parts", 1) > 1:
-        refused = "needs the whole batch at once, which max_memory does not hold: use a smaller batch"
-    seen.passed = run_passes(model, batch, objective, own, settings.mode, settings.seed, refused, seen.passed.found)
     with torch.no_grad():
         seen.weight_norms = [
             float(torch.linalg.vector_norm(wide(parameters.by_name[name]))) for name in parameters.of_layers()
         ]
     seen.layer_sizes = [parameters.by_name[name].numel() for name in parameters.of_layers()]
     seen.memory["copies"] = sum(tensor.numel() * tensor.element_size() for tensor in session.tensors)
-    if batch.device.type == "cuda":
-        seen.memory["peak"] = torch.cuda.max_memory_allocated(batch.device)
     if settings.sync:
         seen.samples = int(all_sum(torch.tensor(len(batch), device=batch.device)))
     seen.parameters = sum(parameter.numel() for parameter in parameters.by_name.values())
     coverage.other_parameters = seen.parameters - coverage.weights_total
     coverage.frozen = sorted(frozen & set(parameters.of_layers()))
+    refused = "cannot be merged over processes: score without sync" if settings.sync else ""
+    if seen.memory.get("parts", 1) > 1:
+        refused = "needs the whole batch at once, which max_memory does not hold: use a smaller batch"
+    _own_passes(model, batch, objective, proxies, seen, settings, refused)
+    if batch.device.type == "cuda":
+        seen.memory["peak"] = torch.cuda.max_memory_allocated(batch.device)
     return seen, coverage
+
+
+def _own_passes(
+    model: nn.Module,
+    batch: Batch,
+    objective: Objective,
+    proxies: Sequence[Proxy],
+    seen: Observation,
+    settings: Settings,
+    refused: str,
+) -> None:
+    """Every proxy's score, after the passes of its own; what these showed goes when no other proxy needs it.
+
+    Most of it is as large as the weights are.
+    """
+    passed = seen.passed
+
+    def run(passes: Sequence[Pass]) -> None:
+        run_passes(model, batch, objective, passes, settings.mode, settings.seed, refused, passed, settings.budget)
+
+    run(readers_of(wanted for proxy in proxies for wanted in proxy.passes))  # which share a forward pass
+    # proxies with equal passes one after the other
+    waiting = sorted(proxies, key=lambda proxy: [repr(one) for one in proxy.passes if one not in passed.found])
+    while waiting:
+        proxy = waiting.pop(0)
+        run(proxy.passes)
+        seen.totals[proxy.key] = proxy.total(seen)
+        wanted = {one for other in waiting for one in other.passes}
+        for one in passed.found.keys() - wanted:
+            del passed.found[one]
 
 
 def _fitting(

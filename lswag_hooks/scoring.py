@@ -64,7 +64,8 @@ def score(
             ``result.changes`` lists what was changed.
         max_memory: bytes (or "4GB") that the outputs held by a forward pass may take; by default a share of what is
             free. A batch that does not fit is scored in parts, to the same result, or refused where its samples are
-            joined: by BatchNorm on batch statistics, or in a detector's losses.
+            joined: by BatchNorm on batch statistics, or in a detector's losses. Of passes that proxies have of their
+            own, one that would hold more is broken off: its proxies have no value, and a reason.
         verify: reconcile every layer with autograd, on a few more passes in evaluation mode: ``result.verification``.
         sync: merge the statistics of all processes of ``torch.distributed``, each with its share of the batch.
 
@@ -126,7 +127,7 @@ def score(
         },
     )
     for proxy in wanted:
-        value = proxy.total(seen)
+        value = seen.totals[proxy.key]
         if isinstance(value, Missing):
             result.reasons[proxy.key] = value.reason
             if value.broken:

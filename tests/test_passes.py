@@ -1,6 +1,7 @@
 """Passes beside the main one: shared, kept apart, and defined only where they make sense."""
 
 import math
+import weakref
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from torch import nn
 
 from lswag_hooks import Batch, InputError, score
 from lswag_hooks.hooks.session import ProbeSession
-from lswag_hooks.passes import Flow, Hessian, Jacobian, base, features, flow
+from lswag_hooks.passes import Flow, Hessian, Jacobian, MiniBatches, Singles, base, features, flow
 from lswag_hooks.proxies import (
     TCET,
     AZExpressivity,
@@ -19,6 +20,7 @@ from lswag_hooks.proxies import (
     SynFlow,
     TENASKappa,
     TENASRegions,
+    XiGSNR,
     Zen,
     list_proxies,
     proxy_class,
@@ -391,3 +393,37 @@ def test_a_part_of_the_batch(reduction):
     whole = score(net, Batch(batch.inputs[:4], batch.targets[:4]), "grasp")["grasp"]
     assert score(net, batch, GraSP(samples=4), loss=loss)["grasp"] == pytest.approx(whole, rel=1e-9)
     assert Hessian(4) != Hessian(None)
+
+
+def test_what_a_pass_showed_goes_when_nobody_needs_it_any_more(monkeypatch):
+    """Most of it is as large as the weights."""
+    shown, alive = {}, []
+
+    class Shown(list):
+        """A list that can be referred to weakly."""
+
+    for kind in (Hessian, Singles, MiniBatches):
+
+        def run(self, *args, original=kind.run):
+            alive.append({name for name, found in shown.items() if found() is not None})
+            result = Shown(original(self, *args))
+            shown[self.need] = weakref.ref(result)
+            return result
+
+        monkeypatch.setattr(kind, "run", run)
+    asked = ["grasp", "gradsign", GraSP(label="again"), "xi_gsnr", XiGSNR(xi=1e-3, label="other")]
+    batch = make_batch()
+    score(cnn(), batch, asked, mode="eval")
+    assert alive == [set()] * 3 and len(shown) == 3
+
+
+@pytest.mark.parametrize("name", ["grasp", "jacov", "az_trainability", "synflow"])
+def test_a_pass_of_its_own_keeps_to_max_memory(name):
+    """It is broken off with the way out, takes nothing else with it, and below the bound nothing changes."""
+    net, batch = cnn(), make_batch()
+    plain = score(net, batch, [name, "params"])
+    assert dict(score(net, batch, [name, "params"], max_memory="1MB")) == dict(plain)
+    found = score(net, batch, [name, "params"], max_memory="10KB")
+    assert math.isnan(found[name]) and found["params"] == plain["params"]
+    assert "10.2kB of max_memory" in found.reasons[name]
+    assert ("use a smaller batch" in found.reasons[name]) == (name != "synflow"), "which takes one sample anyway"

@@ -12,6 +12,7 @@ from torch import nn
 
 from lswag_hooks.detection.pyramid import STRIDES, Pyramid
 from lswag_hooks.devices import wait
+from lswag_hooks.hooks.held import kept_bytes
 from lswag_hooks.hooks.session import ProbeSession
 
 FULL = (800, 1344)  # a picture of 1333 x 800, padded to multiples of 32
@@ -66,27 +67,8 @@ def counted(model: nn.Module, size: tuple[int, int] = FULL) -> tuple[float | Non
         return None, None
 
 
-def kept_bytes(model: nn.Module, pictures: torch.Tensor) -> int:
-    """Bytes of all tensors that a forward pass saves for its backward pass, each storage once, without parameters."""
-    own = {id(parameter) for parameter in model.parameters()}
-    kept: dict[int, tuple[Any, int]] = {}
-
-    def pack(tensor: torch.Tensor) -> torch.Tensor:
-        base = tensor if tensor._base is None else tensor._base
-        if id(base) not in own and not isinstance(base, nn.Parameter):
-            storage = tensor.untyped_storage()
-            kept[storage._cdata] = (storage, storage.nbytes())  # held, so that no other gets its address
-        return tensor
-
-    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        outputs = model(pictures)  # held until all is counted
-        total = sum(size for _, size in kept.values())
-    del outputs
-    return total
-
-
 def kept_of(model: nn.Module, size: tuple[int, int]) -> int | None:
-    """What :func:`kept_bytes` says of one picture for a model that is scored; None where it needs values."""
+    """What ``kept_bytes`` says of one picture for a model that is scored; None where it needs values."""
     try:
         ghost = copy.deepcopy(model).to("meta").eval().requires_grad_(True)
         return kept_bytes(ghost, torch.empty(1, 3, *size, device="meta"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import contextlib
 import functools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeAlias
 
@@ -15,8 +15,11 @@ from torch import Tensor, nn
 from lswag_hooks import parts
 from lswag_hooks.batch import Batch
 from lswag_hooks.errors import InputError
+from lswag_hooks.hooks.calls import OverBudget
+from lswag_hooks.hooks.held import Held
 from lswag_hooks.hooks.session import Mode, ProbeSession
 from lswag_hooks.objective import Objective, forward
+from lswag_hooks.wording import quantity
 
 Read: TypeAlias = Callable[[Any], Any]
 
@@ -127,7 +130,8 @@ def run_passes(
     mode: Mode = "score",
     seed: int | None = None,
     refused: str = "",
-    found: Mapping[Pass, Any] | None = None,
+    before: Passed | None = None,
+    budget: int | None = None,
 ) -> Passed:
     """Run each pass once, in a session of its own, so that none sees what another one changed or drew.
 
@@ -142,14 +146,15 @@ def run_passes(
         mode: of the sessions.
         seed: of the sessions.
         refused: why passes that read the whole batch cannot be run, if so.
-        found: what some of them showed already.
+        before: what some of them showed already, or why they did not; the rest is written into it.
+        budget: bytes that autograd may hold during a pass; one that wants more is broken off. None: no bound.
     """
-    result = Passed(dict(found or {}))
-    passes = [one for one in dict.fromkeys(passes) if one not in result.found]
+    result = Passed() if before is None else before
+    passes = [one for one in dict.fromkeys(passes) if one not in result.found and one not in result.reasons]
     readers = [] if refused else readers_of(passes)
     if len(readers) > 1:
         # whatever fails is tried alone below: a checkpointed segment, for one, can be gone back through only once
-        with contextlib.suppress(Exception), ProbeSession(model, mode, seed) as session:
+        with contextlib.suppress(Exception), ProbeSession(model, mode, seed) as session, _bounded(model, budget):
             _, reads = look(session, batch, readers, parts.mapped(batch.inputs, _leaf))
             for reader, read in zip(readers, reads, strict=True):
                 with contextlib.suppress(Exception):
@@ -161,8 +166,15 @@ def run_passes(
             result.reasons[wanted] = f"the pass {wanted.need!r} {refused}"
             continue
         try:
-            with ProbeSession(model, mode, seed) as session:
+            with ProbeSession(model, mode, seed) as session, _bounded(model, budget):
                 result.found[wanted] = wanted.run(session, batch, objective)
+        except OverBudget as error:
+            mend = "use a smaller batch, or raise max_memory" if wanted.reads_batch else "raise max_memory"
+            result.reasons[wanted] = (
+                f"the pass {wanted.need!r} holds more than {quantity(error.seen)}B of the {quantity(budget or 0)}B of "
+                f"max_memory (by default 60 % of what is free): {mend}"
+            )
+            result.broken.add(wanted)
         except (Undefined, InputError) as error:
             result.reasons[wanted] = str(error)
         except Exception as error:  # a model may refuse any input, weight or mode that is not its usual one
@@ -170,3 +182,7 @@ def run_passes(
             result.reasons[wanted] = f"the pass {wanted.need!r} failed with {type(error).__name__}: {first}"
             result.broken.add(wanted)
     return result
+
+
+def _bounded(model: nn.Module, budget: int | None) -> contextlib.AbstractContextManager[Any]:
+    return contextlib.nullcontext() if budget is None else Held(model, budget)

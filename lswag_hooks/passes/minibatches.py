@@ -6,16 +6,13 @@ import itertools
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from lswag_hooks.batch import Batch
-from lswag_hooks.devices import double
 from lswag_hooks.hooks.session import ProbeSession
 from lswag_hooks.objective import Objective, check_loss
 from lswag_hooks.passes.base import Pass, Undefined
 from lswag_hooks.passes.common import gradients, layer_weights
-from lswag_hooks.stats import Moments, moments_of
 
 
 @dataclass(frozen=True)
@@ -31,8 +28,8 @@ class MiniBatches(Pass):
     count: int = 8
     accumulate: bool = False
 
-    def run(self, session: ProbeSession, batch: Batch, objective: Objective) -> list[Moments]:
-        """Signed moments over the parts, of every layer's weight."""
+    def run(self, session: ProbeSession, batch: Batch, objective: Objective) -> list[tuple[Tensor, ...]]:
+        """Gradients of every layer's weight, one a part."""
         if len(batch) < self.count:
             raise Undefined(f"{self.count} mini-batches of a batch of {len(batch)} samples: give a larger batch")
         _, weights = layer_weights(session.model)
@@ -48,5 +45,4 @@ class MiniBatches(Pass):
                 found = found if sums is None else [total + one for total, one in zip(sums, found, strict=True)]
                 sums = found
             draws.append(found)
-        layers = (double(torch.stack(layer)) for layer in zip(*draws, strict=True))
-        return [moments_of(layer, signed=True, overwrite=True) for layer in layers]
+        return list(zip(*draws, strict=True))

@@ -80,7 +80,8 @@ class Observation:
         union: distinct patterns of the whole network.
         agreement: (samples, samples) counts of agreeing units.
         macs: multiply-accumulates of one sample.
-        passed: what passes of their own showed.
+        passed: what passes of their own showed, until nobody needs it any more.
+        totals: each proxy's score, by label.
         memory: bytes held beside an ordinary forward and backward pass, by purpose.
     """
 
@@ -94,6 +95,7 @@ class Observation:
     agreement: Tensor | None = None
     macs: float | None = None
     passed: Passed = field(default_factory=Passed)
+    totals: dict[str, float | Missing] = field(default_factory=dict)
     memory: dict[str, int] = field(default_factory=dict)
 
 

@@ -6,14 +6,16 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+import torch
 from torch import Tensor
 
 from lswag_hooks import functional
+from lswag_hooks.devices import double
 from lswag_hooks.errors import InputError
 from lswag_hooks.functional.arrays import LayerArrays
 from lswag_hooks.passes import Hessian, MiniBatches, Pass, Singles
 from lswag_hooks.proxies.base import Missing, OwnPass, Proxy
-from lswag_hooks.stats import Moments
+from lswag_hooks.stats import moments_of
 
 
 @dataclass(frozen=True)
@@ -139,8 +141,9 @@ class XiGSNR(OwnPass):
     def passes(self) -> tuple[Pass, ...]:
         return (MiniBatches(self.batches, self.accumulate),)
 
-    def value(self, found: list[Moments]) -> float | Missing:
-        return math.fsum(functional.gsnr(moments, self.xi) for moments in found)
+    def value(self, found: list[tuple[Tensor, ...]]) -> float | Missing:
+        draws = (double(torch.stack(layer)) for layer in found)
+        return math.fsum(functional.gsnr(moments_of(layer, signed=True, overwrite=True), self.xi) for layer in draws)
 
 
 PROXIES = (GraSP, GradSign, GSNR, XiGSNR)

@@ -6,13 +6,12 @@ import argparse
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from lswag_hooks.errors import InputError
+from lswag_hooks.hooks.held import kept_bytes
 from lswag_hooks.search import Pruning
 from lswag_hooks.spaces.counting import piece_cost
 from lswag_hooks.spaces.darts import network, network_cost
@@ -105,27 +104,6 @@ def forward_macs(genotype: str, setting: Setting) -> int:
     channels = 4 * setting.channels * 4  # after both reductions, of four nodes
     side = setting.side // 4 if setting.stem == "cifar" else setting.side // 32
     return macs + piece_cost(AuxiliaryHead, (channels, setting.classes, setting.stem), (channels, side, side)).macs
-
-
-def kept_bytes(model: Any, images: Tensor) -> int:
-    """Bytes of all that autograd keeps of a forward pass but weights; nothing is computed on the meta device.
-
-    Example:
-        >>> with torch.device("meta"):
-        ...     kept_bytes(torch.nn.Sequential(torch.nn.Linear(10, 20), torch.nn.ReLU()), torch.empty(4, 10))
-        480
-    """
-    kept: dict[int, Tensor] = {}
-    weights = {one.untyped_storage()._cdata for one in model.parameters()}
-
-    def keep(tensor: Tensor) -> Tensor:
-        kept[tensor.untyped_storage()._cdata] = tensor
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        outputs = model(images)
-    del outputs
-    return sum(one.untyped_storage().nbytes() for key, one in kept.items() if key not in weights)
 
 
 def search_flops(pruning: Pruning, images: int = 64, side: int = 32) -> float:
