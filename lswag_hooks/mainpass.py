@@ -43,6 +43,7 @@ class Settings:
         seed: of the session.
         tile_bytes: about the size of a tile of per-sample gradients; one of a single matrix product is larger.
         budget: bytes of outputs that one forward pass may hold; None: no bound.
+        max_memory: bytes that were asked for, which bound passes of their own; None: a share of what is free then.
         sync: merge statistics over all processes.
     """
 
@@ -50,6 +51,7 @@ class Settings:
     seed: int | None = None
     tile_bytes: int = TILE_BYTES
     budget: int | None = None
+    max_memory: int | None = None
     sync: bool = False
 
 

@@ -25,6 +25,7 @@ from lswag_hooks.hooks.rules import blocks
 from lswag_hooks.hooks.session import ProbeSession, joins_samples
 from lswag_hooks.hooks.weights import GradientCapture, LayerGradients
 from lswag_hooks.mainpass import MainPass, Settings
+from lswag_hooks.memory import budget
 from lswag_hooks.objective import Objective, check_loss, forward
 from lswag_hooks.passes import Pass, readers_of, run_passes
 from lswag_hooks.profile import LayerProfile
@@ -101,7 +102,8 @@ def _own_passes(
     passed = seen.passed
 
     def run(passes: Sequence[Pass]) -> None:
-        run_passes(model, batch, objective, passes, settings.mode, settings.seed, refused, passed, settings.budget)
+        most = budget(batch.device, settings.max_memory)  # of what the main pass left
+        run_passes(model, batch, objective, passes, settings.mode, settings.seed, refused, passed, most)
 
     run(readers_of(wanted for proxy in proxies for wanted in proxy.passes))  # which share a forward pass
     # proxies with equal passes one after the other

@@ -104,8 +104,9 @@ def score(
     changes: list[str] = []
     if init == "wake":
         model, changes = wake(model, seed or 0)
-    limit = budget(batch.device, parse_bytes(max_memory))
-    seen, coverage = observe(model, batch, objective, wanted, Settings(mode, seed, budget=limit, sync=sync))
+    most = parse_bytes(max_memory)
+    settings = Settings(mode, seed, budget=budget(batch.device, most), max_memory=most, sync=sync)
+    seen, coverage = observe(model, batch, objective, wanted, settings)
     result = ScoreResult(
         {},
         {},
