@@ -23,7 +23,9 @@ TENTHS = tuple(f"lswag tenth {tenth}" for tenth in range(10))
 class Agreement:
     """Scores of networks beside their known accuracies, and how well they agree.
 
-    Correlations are taken over the networks for which *every* proxy gave a value, so that they can be compared.
+    Correlations are taken over the networks for which *every* proxy gave a value, so that they can be compared. A proxy
+    that has none on more than half of the networks, being defined on some families alone, takes no network from the
+    others: its correlation is over those of them where it has a value.
 
     Attributes:
         scores: one row an architecture, one column a proxy; NaN where there is none.
@@ -54,12 +56,13 @@ class Agreement:
 
     @property
     def answered(self) -> list[str]:
-        """Proxies that gave a value on any network; others are not defined in this space."""
-        return [name for name in self.proxies if self.scores[name].notna().any()]
+        """Proxies that gave a value on at least half of the networks with any: these decide which are compared."""
+        there = self.scores[self.proxies].dropna(how="all").notna()
+        return [name for name in self.proxies if len(there) and there[name].mean() >= 0.5]
 
     @cached_property
     def complete(self) -> pd.Index:
-        """Architectures for which every proxy gave a value, of those that gave any."""
+        """Architectures for which every proxy of ``answered`` gave a value."""
         return self.scores[self.answered].dropna().index if self.answered else self.scores.index[:0]
 
     @cached_property
@@ -129,7 +132,14 @@ class Agreement:
         """What was left out, and what to know, a line each."""
         total = len(self.scores)
         said = [f"over the {len(self.complete)} of {total} networks for which every proxy gave a value"]
-        said += [f"no value on any network: {name}" for name in self.proxies if name not in self.answered]
+        for name in self.proxies:
+            if name not in self.answered:
+                has = int(self.scores.loc[self.complete, name].notna().sum())
+                said.append(
+                    f"{name}: over {has} of these alone, where it has a value"
+                    if has
+                    else f"no value on any of these: {name}"
+                )
         counted: dict[str, int] = {}
         for name, reason in self.reasons.items():
             if name not in self.complete:

@@ -99,7 +99,7 @@ def figures_of(agreement: Agreement, proxies: Iterable[str], about: Mapping[str,
 
     Args:
         agreement: of :func:`lswag_hooks.correlate`.
-        proxies: those whose figures are kept, beside the sizes.
+        proxies: those whose figures are kept, beside the sizes, if they have a value on all networks compared.
         about: where it comes from.
     """
     chosen = agreement.scores.loc[agreement.complete]
@@ -107,7 +107,7 @@ def figures_of(agreement: Agreement, proxies: Iterable[str], about: Mapping[str,
     for name in dict.fromkeys([*proxies, *BASELINES]):
         for key in ("spearman", "partial"):
             one = agreement.estimates.get(name, {}).get(key)
-            if one is not None and math.isfinite(one.value):
+            if one is not None and math.isfinite(one.value) and one.pairs == len(chosen):
                 kept.setdefault(name, {})[key] = [round(number, 3) for number in (one.value, one.low, one.high)]
     sizes = summary_of_sizes({name: chosen[name] for name in BASELINES if name in chosen})
     return {"networks": len(chosen), "sizes": sizes, "proxies": kept, "about": dict(about)}

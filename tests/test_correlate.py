@@ -16,6 +16,7 @@ from lswag_hooks.benchmark import Benchmark
 from lswag_hooks.cli import main
 from lswag_hooks.correlating import correlate
 from lswag_hooks.errors import InputError
+from lswag_hooks.measured import figures_of
 from lswag_hooks.passes.flow import Flow
 from lswag_hooks.spaces.nasbench201 import NASBench201
 from lswag_hooks.store import Store
@@ -253,6 +254,21 @@ def test_proxies_are_compared_on_the_same_networks():
     assert {estimate["spearman"].pairs for estimate in found.estimates.values()} == {6}
 
 
+def test_a_proxy_of_some_families_is_compared_on_these_and_takes_no_network_from_the_others():
+    names, accuracy = list("abcdefghijkl"), np.array([1.0, 2, 3, 5, 4, 6, 8, 7, 9, 10, 11, 12])
+    half, few = accuracy.copy(), accuracy.copy()
+    half[:6] = few[5:] = np.nan  # half of them still decide for all
+    scores = pd.DataFrame({"a": np.arange(12.0), "few": few}, index=names)
+    found = Agreement(scores, pd.Series(accuracy, index=names), {}, resamples=20)
+    assert list(found.complete) == names and found.estimates["a"]["spearman"].pairs == 12
+    alone = found.estimates["few"]["spearman"]
+    assert alone.pairs == 5 and alone.value == pytest.approx(1)
+    assert "few: over 5 of these alone, where it has a value" in found.remarks()
+    assert list(figures_of(found, ["a", "few"], {})["proxies"]) == ["a"]
+    both = Agreement(scores.assign(half=half), found.accuracy, {}, resamples=20)
+    assert list(both.complete) == names[6:] and "no value on any of these: few" in both.remarks()
+
+
 def test_a_proxy_without_any_value_does_not_take_the_others_networks(tmp_path):
     names = list("abcdefg")
     scores = pd.DataFrame({"a": [1.0, 2, 3, 4, 5, 6, np.nan], "none": np.nan}, index=names)
@@ -261,6 +277,6 @@ def test_a_proxy_without_any_value_does_not_take_the_others_networks(tmp_path):
     assert list(found.complete) == names[:6] and found.estimates["a"]["spearman"].pairs == 6
     assert np.isnan(found.estimates["none"]["spearman"].value)
     assert (
-        "no value on any network: none" in found.remarks() and "left out: 1 networks: disconnected" in found.remarks()
+        "no value on any of these: none" in found.remarks() and "left out: 1 networks: disconnected" in found.remarks()
     )
     assert (tmp_path / "scores.png") in found.save(tmp_path)
