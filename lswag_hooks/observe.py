@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Sequence
 from typing import Any
@@ -135,7 +136,7 @@ def _fitting(
                 raise OverBudget(one * size)  # known before any work
             main.run(size)
             return main
-        except OverBudget as error:
+        except OverBudget as error:  # the cause of what is raised below: another time there may be more memory
             modules = session.model.named_modules()
             coupled = [name for name, module in modules if joins_samples(module)]
             wanted = (
@@ -145,14 +146,14 @@ def _fitting(
             joins: str = getattr(objective, "joins", "")
             mend: str = getattr(objective, "mend", "use a smaller batch")
             if joins:
-                raise InputError(f"{wanted}, and {joins}: {mend}, or raise max_memory.") from None
+                raise InputError(f"{wanted}, and {joins}: {mend}, or raise max_memory.") from error
             if coupled:
                 raise InputError(
                     f"{wanted}, and BatchNorm ({coupled[0]}) joins its samples: {mend}, raise max_memory, or score "
                     "with mode='eval' (running statistics)."
-                ) from None
+                ) from error
             if size == 1:
-                raise InputError(f"{wanted}: raise max_memory or score smaller inputs.") from None
+                raise InputError(f"{wanted}: raise max_memory or score smaller inputs.") from error
             size = -(-size // 2)
             size = size if size < 8 else -(-size // 8) * 8  # whole bytes of codes
 
@@ -221,17 +222,20 @@ def count_macs(model: nn.Module, batch: Batch, objective: Objective | None = Non
     from torch.utils.flop_counter import FlopCounterMode
 
     one = batch[:1]
-    counter = FlopCounterMode(display=False)
-    try:
-        # attention that is one operation is not counted, the plain formula is; without gradients nn.MultiheadAttention
-        # and MPS would take the former in any case, and the counter fails where a parameter is handed to a module (PiT)
-        with torch.enable_grad(), forgetting(), sdpa_kernel(SDPBackend.MATH), counter:
-            # a detector of mmdet is not called with its inputs alone
-            predict = getattr(objective, "predict", None)
-            forward(model, one.inputs) if predict is None else predict(model, one)
-    except Exception:  # any model may refuse a batch of one
-        return None
-    return counter.get_total_flops() / 2
+    for kept in (forgetting, contextlib.nullcontext):  # a model that goes back within needs what is kept
+        counter = FlopCounterMode(display=False)
+        try:
+            # attention that is one operation is not counted, the plain formula is; without gradients MPS and
+            # nn.MultiheadAttention would take the former in any case, and the counter fails where a parameter is
+            # handed to a module (PiT)
+            with torch.enable_grad(), kept(), sdpa_kernel(SDPBackend.MATH), counter:
+                # a detector of mmdet is not called with its inputs alone
+                predict = getattr(objective, "predict", None)
+                forward(model, one.inputs) if predict is None else predict(model, one)
+        except Exception:  # any model may refuse a batch of one
+            continue
+        return counter.get_total_flops() / 2
+    return None
 
 
 def forgetting() -> saved_tensors_hooks:

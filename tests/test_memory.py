@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from lswag_hooks import LSWAG, Batch, InputError, ProbeSession, RegSwap, ZiCo, list_proxies, score
+from lswag_hooks import LSWAG, Batch, InputError, ProbeSession, RegSwap, ZiCo, list_proxies, rank, score
 from lswag_hooks.memory import budget, container_bytes, free_bytes, parse_bytes
 from lswag_hooks.proxies import resolve_proxies
 
@@ -417,3 +417,16 @@ def test_a_model_that_catches_everything_does_not_hide_the_budget():
         whole = score(net, batch, ["lswag", "snip"], mode="eval")
     with pytest.warns(UserWarning, match="only 67%"):
         close(score(net, batch, ["lswag", "snip"], mode="eval", max_memory=12 * 68 * 8 // 2), whole)
+
+
+@pytest.mark.parametrize("kind, asked", [("cnn", ["nwot", "jacov"]), ("norm", ["nwot"]), ("cnn", ["grasp", "params"])])
+def test_a_store_tries_again_what_memory_refused(tmp_path, kind, asked):
+    """More of it may be free another time, or asked for."""
+
+    def scores(**options):
+        (row,) = rank({"net": NETS[kind]}, make_batch(kind, 16), asked, progress=False, **options).rows
+        return row.scores
+
+    kept = tmp_path / "scores.db"
+    assert any(map(math.isnan, scores(store=kept, max_memory="10KB").values()))
+    assert scores(store=kept, max_memory="1GB") == scores()

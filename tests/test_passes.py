@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from lswag_hooks import Batch, InputError, score
 from lswag_hooks.hooks.session import ProbeSession
@@ -417,13 +418,86 @@ def test_what_a_pass_showed_goes_when_nobody_needs_it_any_more(monkeypatch):
     assert alive == [set()] * 3 and len(shown) == 3
 
 
-@pytest.mark.parametrize("name", ["grasp", "jacov", "az_trainability", "synflow"])
+@pytest.mark.parametrize("name", ["grasp", "jacov", "az_trainability", "synflow", "gradsign"])
 def test_a_pass_of_its_own_keeps_to_max_memory(name):
     """It is broken off with the way out, takes nothing else with it, and below the bound nothing changes."""
-    net, batch = cnn(), make_batch()
+    net, batch = cnn(norm=nn.Identity), make_batch()
     plain = score(net, batch, [name, "params"])
     assert dict(score(net, batch, [name, "params"], max_memory="1MB")) == dict(plain)
-    found = score(net, batch, [name, "params"], max_memory="10KB")
+    found = score(net, batch, [name, "params"], max_memory="3KB")
     assert math.isnan(found[name]) and found["params"] == plain["params"]
-    assert "10.2kB of max_memory" in found.reasons[name]
-    assert ("use a smaller batch" in found.reasons[name]) == (name != "synflow"), "which takes one sample anyway"
+    assert "3.07kB of max_memory" in found.reasons[name] and name in found.broken
+    one = name in ("synflow", "gradsign")  # which take one sample at a time anyway
+    assert found.reasons[name].endswith("smaller inputs" if one else "fewer samples")
+
+
+def test_a_bound_is_of_one_forward_pass():
+    """Samples one at a time hold what one of them does; GraSP, which goes back twice, three times as much."""
+    net, batch = cnn(norm=nn.Identity), make_batch()
+    sizes = []
+
+    def note(module, inputs, output):
+        sizes.append(output.nelement() * output.element_size())
+
+    kinds = (nn.Conv2d, nn.ReLU, nn.AdaptiveAvgPool2d, nn.Linear)  # the others give what they were given
+    handles = [module.register_forward_hook(note) for module in net.modules() if isinstance(module, kinds)]
+    net(batch.inputs)
+    for handle in handles:
+        handle.remove()
+    whole = sum(sizes)
+    for name, needed in (("jacov", whole), ("gradsign", whole // 8), ("grasp", 3 * whole)):
+        assert not math.isnan(score(net, batch, [name, "params"], max_memory=needed)[name])
+        assert math.isnan(score(net, batch, [name, "params"], max_memory=needed - 8)[name])
+
+
+class Fallback(nn.Module):
+    """Goes another way where something fails."""
+
+    def __init__(self):
+        super().__init__()
+        self.wide, self.narrow, self.head = nn.Linear(12, 64), nn.Linear(64, 8), nn.Linear(8, 5)
+
+    def forward(self, x):
+        try:
+            x = self.narrow(torch.tanh(self.wide(x)))
+        except Exception:
+            x = x[:, :8].detach()
+        return self.head(torch.relu(x))
+
+
+def test_a_model_cannot_catch_the_bound():
+    net, batch = Fallback(), Batch(torch.randn(16, 12), torch.arange(16) % 5)
+    found = score(net, batch, ["grasp", "params"], max_memory="4KB")
+    assert math.isnan(found["grasp"]) and "max_memory" in found.reasons["grasp"]
+    with pytest.raises(InputError, match="max_memory"):
+        score(net, batch, "snip", max_memory="200")
+
+
+class Inner(nn.Module):
+    """Takes a gradient on its way, which torch refuses while others watch what is kept for a backward pass."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(12, 8), nn.Linear(8, 5)
+
+    def forward(self, x):
+        return self.b(torch.relu(self.a(x + torch.func.grad(lambda y: torch.tanh(y).square().sum())(x))))
+
+
+def test_gradients_within_a_model_are_no_reason_to_miss_a_score():
+    found = score(Inner(), Batch(torch.randn(16, 12), torch.arange(16) % 5), ["flops", "grasp", "jacov", "xi_gsnr"])
+    assert found["flops"] == 12 * 8 + 8 * 5 and not any(map(math.isnan, found.values()))
+
+
+def test_the_graph_of_layers_does_not_look_past_a_checkpointed_segment():
+    class Checkpointed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = cnn()
+
+        def forward(self, x):
+            x = checkpoint(self.net[:2], x, use_reentrant=True)
+            return self.net[2:](x)
+
+    with pytest.raises(InputError, match="nas_graph: activation checkpointing is on"):
+        score(Checkpointed(), make_batch(), "nas_graph")

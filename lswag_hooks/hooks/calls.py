@@ -27,14 +27,14 @@ class CallStack:
 
     Args:
         model: any module; scripted submodules accept no hooks and are listed in ``opaque``.
-        budget: bytes of outputs of innermost modules at which the pass is broken off.
+        budget: bytes of outputs of innermost modules that one forward pass may keep for a backward pass.
 
     Raises:
-        OverBudget: from within the forward pass.
+        OverBudget: from within the forward pass that would keep more, and at the end, if the model caught it.
     """
 
     def __init__(self, model: nn.Module, budget: int | None = None) -> None:
-        self.budget, self.bytes = budget, 0
+        self.budget, self.bytes, self.over = budget, 0, 0
         self.modules = list(model.named_modules())
         self.stack: list[tuple[str, nn.Module]] = []
         self.opaque: list[str] = []
@@ -51,14 +51,18 @@ class CallStack:
             self._handles.append(module.register_forward_hook(self._leave, always_call=True))
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
         self.stack.clear()
+        if self.over and (kind is None or issubclass(kind, Exception)):
+            raise OverBudget(self.over) from None
 
     def _entering(self, name: str) -> Any:
         def enter(module: nn.Module, inputs: object) -> None:
+            if not name:
+                self.bytes = 0  # another forward pass
             self.stack.append((name, module))
 
         return enter
@@ -66,10 +70,13 @@ class CallStack:
     def _leave(self, module: nn.Module, inputs: object, output: object) -> None:
         while self.stack and self.stack.pop()[1] is not module:
             pass
-        if self.budget is not None and isinstance(output, Tensor) and not module._modules and _is_new(output, inputs):
+        if self.budget is None or not torch.is_grad_enabled():
+            return
+        if isinstance(output, Tensor) and not module._modules and _is_new(output, inputs):
             self.bytes += output.numel() * output.element_size()
             if self.bytes > self.budget:
-                raise OverBudget(self.bytes)
+                self.over = self.bytes
+                raise OverBudget(self.over)
 
     @property
     def path(self) -> str:

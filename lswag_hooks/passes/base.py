@@ -15,8 +15,7 @@ from torch import Tensor, nn
 from lswag_hooks import parts
 from lswag_hooks.batch import Batch
 from lswag_hooks.errors import InputError
-from lswag_hooks.hooks.calls import OverBudget
-from lswag_hooks.hooks.held import Held
+from lswag_hooks.hooks.calls import CallStack, OverBudget
 from lswag_hooks.hooks.session import Mode, ProbeSession
 from lswag_hooks.objective import Objective, forward
 from lswag_hooks.wording import quantity
@@ -34,12 +33,18 @@ class Pass(abc.ABC):
 
     Its options are its fields: two proxies whose passes are equal share one.
 
-    Class attributes: ``need``, the key of :data:`lswag_hooks.proxies.base.NEEDS` that it serves; ``reads_batch``: its
-    result depends on the samples, and not on their shape alone.
+    Class attributes: ``need``, the key of :data:`lswag_hooks.proxies.base.NEEDS` that it serves; ``joint``: it holds
+    several of the samples at once; ``holds``: how many times what a forward pass holds.
     """
 
     need: ClassVar[str]
-    reads_batch: ClassVar[bool] = True
+    joint: ClassVar[bool] = True
+    holds: ClassVar[int] = 1
+
+    @property
+    def reads_batch(self) -> bool:
+        """Whether the result depends on the samples, and not on their shape alone."""
+        return True
 
     @abc.abstractmethod
     def run(self, session: ProbeSession, batch: Batch, objective: Objective) -> Any:
@@ -147,32 +152,39 @@ def run_passes(
         seed: of the sessions.
         refused: why passes that read the whole batch cannot be run, if so.
         before: what some of them showed already, or why they did not; the rest is written into it.
-        budget: bytes that autograd may hold during a pass; one that wants more is broken off. None: no bound.
+        budget: bytes of outputs that a pass may hold; one that wants more is broken off. None: no bound.
     """
     result = Passed() if before is None else before
     passes = [one for one in dict.fromkeys(passes) if one not in result.found and one not in result.reasons]
     readers = [] if refused else readers_of(passes)
     if len(readers) > 1:
         # whatever fails is tried alone below: a checkpointed segment, for one, can be gone back through only once
-        with contextlib.suppress(Exception), ProbeSession(model, mode, seed) as session, _bounded(model, budget):
-            _, reads = look(session, batch, readers, parts.mapped(batch.inputs, _leaf))
-            for reader, read in zip(readers, reads, strict=True):
-                with contextlib.suppress(Exception):
-                    result.found[reader] = read()
+        with contextlib.suppress(Exception):
+            shown: dict[Pass, Any] = {}
+            with ProbeSession(model, mode, seed) as session, CallStack(model, budget):
+                _, reads = look(session, batch, readers, parts.mapped(batch.inputs, _leaf))
+                for reader, read in zip(readers, reads, strict=True):
+                    with contextlib.suppress(Exception):
+                        shown[reader] = read()
+            result.found.update(shown)
     for wanted in passes:
         if wanted in result.found:
             continue
         if refused and wanted.reads_batch:
             result.reasons[wanted] = f"the pass {wanted.need!r} {refused}"
+            result.broken.add(wanted)  # another time there may be more memory, or one process
             continue
         try:
-            with ProbeSession(model, mode, seed) as session, _bounded(model, budget):
-                result.found[wanted] = wanted.run(session, batch, objective)
+            most = None if budget is None else budget // wanted.holds
+            with ProbeSession(model, mode, seed) as session, CallStack(model, most):
+                found = wanted.run(session, batch, objective)
+            result.found[wanted] = found
         except OverBudget as error:
-            mend = "use a smaller batch, or raise max_memory" if wanted.reads_batch else "raise max_memory"
+            fewer = " or fewer samples" if wanted.joint and wanted.reads_batch else ""
             result.reasons[wanted] = (
-                f"the pass {wanted.need!r} holds more than {quantity(error.seen)}B of the {quantity(budget or 0)}B of "
-                f"max_memory (by default 60 % of what is free): {mend}"
+                f"the pass {wanted.need!r} holds more than {quantity(error.seen * wanted.holds)}B of the "
+                f"{quantity(budget or 0)}B of max_memory (by default 60 % of what is free): raise max_memory, or score "
+                f"smaller inputs{fewer}"
             )
             result.broken.add(wanted)
         except (Undefined, InputError) as error:
@@ -182,7 +194,3 @@ def run_passes(
             result.reasons[wanted] = f"the pass {wanted.need!r} failed with {type(error).__name__}: {first}"
             result.broken.add(wanted)
     return result
-
-
-def _bounded(model: nn.Module, budget: int | None) -> contextlib.AbstractContextManager[Any]:
-    return contextlib.nullcontext() if budget is None else Held(model, budget)

@@ -57,8 +57,12 @@ class Flow(Pass):
     """
 
     need: ClassVar[str] = "synflow"
-    reads_batch: ClassVar[bool] = False
     norms: Literal["removed", "kept"] = "removed"
+
+    @property
+    def reads_batch(self) -> bool:
+        """Their shape alone."""
+        return False
 
     def run(self, session: ProbeSession, batch: Batch, objective: Objective) -> FlowSeen:
         """Layers with what flows through them."""

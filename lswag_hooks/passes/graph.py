@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from lswag_hooks.batch import Batch
-from lswag_hooks.hooks.graph import Node, shape_of
+from lswag_hooks.hooks.graph import CHECKPOINTED, Node, shape_of
 from lswag_hooks.hooks.session import ProbeSession
 from lswag_hooks.objective import Objective
 from lswag_hooks.passes.base import Pass, Undefined
@@ -53,10 +53,14 @@ class ChannelGraph(Pass):
     """
 
     need: ClassVar[str] = "graph"
-    reads_batch: ClassVar[bool] = False
     init: Init | None = "normal"
     norms: bool = True
     seed: int = 0
+
+    @property
+    def reads_batch(self) -> bool:
+        """Their shape alone."""
+        return False
 
     def run(self, session: ProbeSession, batch: Batch, objective: Objective) -> list[ChannelEdges]:
         """Edges between layers, the last of which is the identity behind those that nothing but the head follows."""
@@ -122,6 +126,8 @@ def _parents(node: Node, known: dict[Node, int]) -> dict[int, int]:
         if current in known:
             found.setdefault(known[current], offset)
             continue
+        if current.name() == "CheckpointFunctionBackward":
+            raise Undefined(CHECKPOINTED)
         joins = current.name() == "CatBackward0" and len(shape_of(current.next_functions[0]) or ()) == 4
         for edge in current.next_functions:
             stack.append((edge[0], offset))

@@ -23,6 +23,7 @@ class Hessian(Pass):
     """
 
     need: ClassVar[str] = "hessian"
+    holds: ClassVar[int] = 3  # 2.1 times on a ResNet, 2.6 times on a ViT
     samples: int | None = None
 
     def run(self, session: ProbeSession, batch: Batch, objective: Objective) -> list[tuple[Tensor, Tensor]]:

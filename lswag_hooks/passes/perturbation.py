@@ -40,7 +40,6 @@ class Perturbation(Pass):
     """
 
     need: ClassVar[str] = "perturbation"
-    reads_batch: ClassVar[bool] = False
     init: Init | None = "normal"
     scale: Literal["running", "batch"] = "running"
     bare: bool = False
@@ -48,6 +47,11 @@ class Perturbation(Pass):
     gamma: float = 0.01
     repeats: int = 1
     seed: int = 0
+
+    @property
+    def reads_batch(self) -> bool:
+        """Their shape alone."""
+        return False
 
     def run(self, session: ProbeSession, batch: Batch, objective: Objective) -> list[PerturbationSeen]:
         """One entry a repeat."""

@@ -35,6 +35,11 @@ class Regions(Pass):
     init: Init | None = None
     seed: int = 0
 
+    @property
+    def reads_batch(self) -> bool:
+        """Only if the images are those of the batch."""
+        return not self.size
+
     def run(self, session: ProbeSession, batch: Batch, objective: Objective) -> Tensor:
         """Codes of every sample, eight to a byte; uint8, shape (samples, bytes)."""
         model, inputs, samples = session.model, batch.inputs, len(batch)

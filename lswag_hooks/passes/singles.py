@@ -19,6 +19,7 @@ class Singles(Pass):
     """One forward and one backward pass a sample, alone: BatchNorm sees the statistics of that sample."""
 
     need: ClassVar[str] = "singles"
+    joint: ClassVar[bool] = False
 
     def run(self, session: ProbeSession, batch: Batch, objective: Objective) -> list[torch.Tensor]:
         """Sum over samples of the sign of the gradient, of every layer's weight."""
