@@ -103,7 +103,8 @@ def _own_passes(
     passed = seen.passed
 
     def run(passes: Sequence[Pass]) -> None:
-        most = budget(batch.device, settings.max_memory)  # of what the main pass left
+        # of what the main pass left; processes, which may have different memories free, must agree
+        most = None if settings.sync else budget(batch.device, settings.max_memory)
         run_passes(model, batch, objective, passes, settings.mode, settings.seed, refused, passed, most)
 
     run(readers_of(wanted for proxy in proxies for wanted in proxy.passes))  # which share a forward pass

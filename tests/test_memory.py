@@ -430,3 +430,25 @@ def test_a_store_tries_again_what_memory_refused(tmp_path, kind, asked):
     kept = tmp_path / "scores.db"
     assert any(map(math.isnan, scores(store=kept, max_memory="10KB").values()))
     assert scores(store=kept, max_memory="1GB") == scores()
+
+
+def test_a_network_that_is_called_twice_in_a_step_holds_both():
+    from lightning.pytorch import LightningModule
+
+    class Twice(LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.net = NETS["cnn"]()
+
+        def forward(self, x):
+            return self.net(x)
+
+        def training_step(self, batch, index):
+            return F.cross_entropy(self(batch[0]) + self(batch[0]), batch[1])
+
+    model, batch = Twice(), make_batch("cnn", 16)
+    both = 2 * held(model.net, batch)
+    for limit, in_parts in ((both, False), (both - 8, True)):
+        seen = Sizes(model).seen
+        score(model, batch, "snip", max_memory=limit)
+        assert (8 in seen) == in_parts

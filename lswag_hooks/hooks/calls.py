@@ -27,14 +27,15 @@ class CallStack:
 
     Args:
         model: any module; scripted submodules accept no hooks and are listed in ``opaque``.
-        budget: bytes of outputs of innermost modules that one forward pass may keep for a backward pass.
+        budget: bytes of outputs of innermost modules that may be kept for a backward pass.
+        each: the budget is that of each forward pass, not of all of them together.
 
     Raises:
         OverBudget: from within the forward pass that would keep more, and at the end, if the model caught it.
     """
 
-    def __init__(self, model: nn.Module, budget: int | None = None) -> None:
-        self.budget, self.bytes, self.over = budget, 0, 0
+    def __init__(self, model: nn.Module, budget: int | None = None, each: bool = False) -> None:
+        self.budget, self.each, self.bytes, self.over = budget, each, 0, 0
         self.modules = list(model.named_modules())
         self.stack: list[tuple[str, nn.Module]] = []
         self.opaque: list[str] = []
@@ -61,8 +62,8 @@ class CallStack:
 
     def _entering(self, name: str) -> Any:
         def enter(module: nn.Module, inputs: object) -> None:
-            if not name:
-                self.bytes = 0  # another forward pass
+            if self.each and not name:
+                self.bytes = 0
             self.stack.append((name, module))
 
         return enter

@@ -176,7 +176,7 @@ def run_passes(
             continue
         try:
             most = None if budget is None else budget // wanted.holds
-            with ProbeSession(model, mode, seed) as session, CallStack(model, most):
+            with ProbeSession(model, mode, seed) as session, CallStack(model, most, each=True):
                 found = wanted.run(session, batch, objective)
             result.found[wanted] = found
         except OverBudget as error:
