@@ -12,7 +12,7 @@ from torch import nn
 
 from lswag_hooks.detection.pyramid import STRIDES, Pyramid
 from lswag_hooks.devices import wait
-from lswag_hooks.hooks.held import kept_bytes
+from lswag_hooks.hooks.kept import kept_bytes
 from lswag_hooks.hooks.session import ProbeSession
 
 FULL = (800, 1344)  # a picture of 1333 x 800, padded to multiples of 32

@@ -11,7 +11,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from lswag_hooks.errors import InputError
-from lswag_hooks.hooks.held import kept_bytes
+from lswag_hooks.hooks.kept import kept_bytes
 from lswag_hooks.search import Pruning
 from lswag_hooks.spaces.counting import piece_cost
 from lswag_hooks.spaces.darts import network, network_cost

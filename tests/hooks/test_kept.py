@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from lswag_hooks.hooks.held import kept_bytes
+from lswag_hooks.hooks.kept import kept_bytes
 
 
 def test_each_piece_of_memory_counts_once_and_the_models_own_not_at_all():
