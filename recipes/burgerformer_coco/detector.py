@@ -119,13 +119,11 @@ def joined_processes() -> Iterator[None]:
     """
     from torch import distributed
 
-    try:
-        yield
-        if distributed.is_initialized():
-            distributed.barrier()  # nobody leaves who is still waited for
-    finally:
-        if distributed.is_initialized():
-            distributed.destroy_process_group()
+    yield
+    # not where something failed: the process ends with an error anyway, and torchrun with it
+    if distributed.is_initialized():
+        distributed.barrier()  # nobody leaves who is still waited for
+        distributed.destroy_process_group()
 
 
 def _set_classes(part: Any, classes: int) -> None:
