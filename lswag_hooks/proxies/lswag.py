@@ -36,6 +36,7 @@ class LSWAG(Proxy):
         "layers that hardly receive a gradient count the most, as their deviations are tiny: see lswag_robust",
         "gains, layer scales and heads that start at zero switch layers off: score with init='wake'",
         "a nearly dead weight may make most of a layer's sum: the coverage lists such layers",
+        "with many images no two of a transformer's units agree, and patterns count units: it then ranks as FLOPs do",
     )
     interval: Interval | None = None
     pairing: str = "nearest"
