@@ -21,7 +21,6 @@ from lswag_hooks.functional.arrays import LayerArrays, LayerWhole
 from lswag_hooks.hooks.calls import OverBudget
 from lswag_hooks.hooks.forward import Watcher
 from lswag_hooks.hooks.inventory import Parameters, WeightLayer
-from lswag_hooks.hooks.operands import wide
 from lswag_hooks.hooks.rules import blocks
 from lswag_hooks.hooks.session import ProbeSession, joins_samples
 from lswag_hooks.hooks.weights import GradientCapture, LayerGradients
@@ -67,11 +66,7 @@ def observe(
         if "macs" in needs:
             session.set_mode("eval")
             seen.macs = count_macs(model, batch, objective)
-    with torch.no_grad():
-        seen.weight_norms = [
-            float(torch.linalg.vector_norm(wide(parameters.by_name[name]))) for name in parameters.of_layers()
-        ]
-    seen.layer_sizes = [parameters.by_name[name].numel() for name in parameters.of_layers()]
+    seen.weights = [parameters.by_name[name] for name in parameters.of_layers()]
     seen.memory["copies"] = sum(tensor.numel() * tensor.element_size() for tensor in session.tensors)
     if settings.sync:
         seen.samples = int(all_sum(torch.tensor(len(batch), device=batch.device)))

@@ -8,10 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+WRAPPERS = ("_orig_mod", "_checkpoint_wrapped_module")  # of torch.compile, of activation checkpointing
+
 
 def clean_name(name: str) -> str:
     """A module's or parameter's path without what wrappers put into it."""
-    return ".".join(part for part in name.split(".") if part not in ("_orig_mod", "_checkpoint_wrapped_module"))
+    if not any(wrapper in name for wrapper in WRAPPERS):
+        return name
+    return ".".join(part for part in name.split(".") if part not in WRAPPERS)
 
 
 class OverBudget(Exception):

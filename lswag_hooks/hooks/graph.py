@@ -102,7 +102,8 @@ class Graph:
         parameters: nodes that accumulate the gradient of a parameter, with its name.
         sources: nodes that data enter which need no gradient.
         flags: whether a node descends from data, from parameters, or both.
-        calls: products that a weight enters.
+        products: products that a weight enters.
+        calls: those that data enter too, with the places where what is computed from weights alone joins the data.
         exits: parameter -> operands, with their index, at which what is computed from it alone meets data.
         multiplied: parameters that enter some product.
         depends: whether the result (the last node) depends on data, as far as is known.
@@ -112,6 +113,7 @@ class Graph:
     parameters: dict[Node, str]
     sources: set[Node]
     flags: dict[Node, int] = field(default_factory=dict)
+    products: list[WeightCall] = field(default_factory=list)
     calls: list[WeightCall] = field(default_factory=list)
     exits: dict[str, list[tuple[Node, int]]] = field(default_factory=dict)
     multiplied: list[str] = field(default_factory=list)
@@ -141,9 +143,9 @@ class Graph:
                     if edge[0] is not None and self.flags[edge[0]] == PARAMETER:
                         for name in _behind(self, edge[0]):
                             self.exits.setdefault(name, []).append((node, index))
-        products = [call for node in self.nodes if (call := _product(self, node)) is not None]
-        self.multiplied = [name for call in products if call.kind != "lookup" for name in call.parameters]
-        self.calls = sorted(_through_shared(self, products), key=lambda call: call.order)
+        self.products = [call for node in self.nodes if (call := _product(self, node)) is not None]
+        self.multiplied = [name for call in self.products if call.kind != "lookup" for name in call.parameters]
+        self.calls = sorted(_through_shared(self, self.products), key=lambda call: call.order)
 
     def reaches_data(self) -> bool:
         """Whether the result, the last node, descends from data as far as is known now."""
@@ -158,8 +160,7 @@ class Graph:
         return [call for call in self._no_data() if call.node.next_functions[call.data][0] is not None]
 
     def _no_data(self) -> list[WeightCall]:
-        products = [call for node in self.nodes if (call := _product(self, node)) is not None]
-        return [call for call in products if call.kind != "lookup" and not self.flags[call.node] & DATA]
+        return [call for call in self.products if call.kind != "lookup" and not self.flags[call.node] & DATA]
 
 
 def read_graph(outputs: Iterable[Tensor], parameters: Mapping[int, str], marked: bool = True) -> Graph:

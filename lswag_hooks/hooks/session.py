@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import operator
 from collections.abc import Iterable
 from types import TracebackType
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -85,7 +86,9 @@ class ProbeSession:
     def set_mode(self, mode: Mode) -> None:
         """Switch all modules to a mode by their flags alone (no ``train()`` of the user's is called)."""
         for module in self.modules:
-            module.training = _training(module, mode)
+            wanted = _training(module, mode)
+            if module.training != wanted:  # to set an attribute of a module takes much longer than to look at it
+                module.training = wanted
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
@@ -145,29 +148,37 @@ class _Attributes:
     def __init__(self, module: nn.Module) -> None:
         self.module, self.kept = module, dict(module.__dict__)
         self.training = module.training  # that of a scripted module is not in its dictionary
-        containers = [value for value in self.kept.values() if isinstance(value, (list, dict, set))]
+        containers: list[Any] = [value for value in self.kept.values() if isinstance(value, (list, dict, set))]
         # most are empty, and a copy of each would be a thousand objects more for the garbage collector to look at
-        self.contents = {id(value): value.copy() for value in containers if value}
+        self.empty = [container for container in containers if not container]
+        self.filled = [(container, container.copy()) for container in containers if container]
 
     def restore(self) -> None:
         """Put back what is not the same."""
-        current = self.module.__dict__
-        for name in [name for name in current if name not in self.kept]:
-            del current[name]
-        for name, value in self.kept.items():
-            if current.get(name, self) is not value:
-                current[name] = value
         if self.module.training != self.training:
             self.module.training = self.training
-        for container in self.kept.values():
-            if not isinstance(container, (list, dict, set)):
-                continue
-            content = self.contents.get(id(container), ())
+        current = self.module.__dict__
+        if not _same_items(current, self.kept):
+            for name in [name for name in current if name not in self.kept]:
+                del current[name]
+            for name, value in self.kept.items():
+                if current.get(name, self) is not value:
+                    current[name] = value
+        for container in filter(None, self.empty):
+            container.clear()
+        for container, content in self.filled:
             if isinstance(container, list):
                 container[:] = content
-            elif container or content:
+            elif isinstance(container, set) or not _same_items(container, content):
                 container.clear()
                 container.update(content)
+
+
+def _same_items(current: dict[Any, Any], kept: dict[Any, Any]) -> bool:
+    """Whether two dictionaries hold the very same objects in the same order: thousands are looked at after a score."""
+    if len(current) != len(kept):
+        return False
+    return all(map(operator.is_, current, kept)) and all(map(operator.is_, current.values(), kept.values()))
 
 
 def _restore_attributes(kept: Iterable[_Attributes]) -> None:

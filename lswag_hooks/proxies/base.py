@@ -6,9 +6,11 @@ import abc
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 
 from lswag_hooks.functional.arrays import LayerArrays, LayerWhole
+from lswag_hooks.hooks.operands import wide
 from lswag_hooks.passes import Pass, Passed
 from lswag_hooks.profile import LayerProfile
 
@@ -75,8 +77,7 @@ class Observation:
         terms: each proxy's per-layer terms, by label.
         samples: batch size.
         parameters: number of parameters (shared ones once).
-        weight_norms: L2 norm of every layer weight.
-        layer_sizes: number of weights of every layer, without biases.
+        weights: of every layer, without biases.
         union: distinct patterns of the whole network.
         agreement: (samples, samples) counts of agreeing units.
         macs: multiply-accumulates of one sample.
@@ -89,14 +90,23 @@ class Observation:
     samples: int
     parameters: int
     terms: dict[str, list[float]] = field(default_factory=dict)
-    weight_norms: list[float] = field(default_factory=list)
-    layer_sizes: list[int] = field(default_factory=list)
+    weights: list[Tensor] = field(default_factory=list)
     union: int | None = None
     agreement: Tensor | None = None
     macs: float | None = None
     passed: Passed = field(default_factory=Passed)
     totals: dict[str, float | Missing] = field(default_factory=dict)
     memory: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def weight_norms(self) -> list[float]:
+        """L2 norm of every layer weight; formed when asked for, since it takes a look at all of them."""
+        return [float(torch.linalg.vector_norm(wide(weight.detach()))) for weight in self.weights]
+
+    @property
+    def layer_sizes(self) -> list[int]:
+        """Number of weights of every layer, without biases."""
+        return [weight.numel() for weight in self.weights]
 
 
 @dataclass(frozen=True)
