@@ -256,6 +256,13 @@ def test_grasp_by_the_hessian_itself():
     assert score(net, batch, GraSP(samples=5))["grasp"] == pytest.approx(wanted, rel=1e-9)
 
 
+def test_grasp_of_inputs_that_are_channels_last():
+    net, batch = cnn(), make_batch()
+    turned = Batch(batch.inputs.to(memory_format=torch.channels_last), batch.targets)
+    assert score(net, turned, "grasp")["grasp"] == pytest.approx(score(net, batch, "grasp")["grasp"], rel=1e-9)
+    assert not turned.inputs.is_contiguous()
+
+
 def test_kappa_by_a_loop():
     net, batch = cnn(), make_batch()
     rows = []

@@ -517,15 +517,43 @@ def test_list_and_dict_attributes_of_a_model_are_restored():
             super().__init__()
             self.fc = nn.Linear(4, 3)
             self.lines, self.counts = ["first"], {"calls": 0}
+            self.later, self.names, self.none, self.nobody = [], {"a"}, {}, set()
+            self.turned = {"first": 1, "second": 2}
 
         def forward(self, x):
             self.lines.append("another")
             self.counts["calls"] += 1
+            self.later.append(1)
+            self.names.add("b")
+            self.none["a"] = 1
+            self.nobody.add("c")
+            self.turned["first"] = self.turned.pop("first")  # the same items, in another order
             return self.fc(x.relu())
 
     net = Diary()
+    held = net.later, net.names, net.none, net.nobody
     score(net, Batch(torch.randn(6, 4), torch.arange(6) % 3))
     assert net.lines == ["first"] and net.counts == {"calls": 0}
+    assert held == ([], {"a"}, {}, set())
+    assert all(now is then for now, then in zip((net.later, net.names, net.none, net.nobody), held, strict=True))
+    assert list(net.turned) == ["first", "second"]
+
+
+def test_attributes_keep_their_order_and_their_values():
+    class Swaps(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = nn.Linear(4, 3)
+            self.first, self.second = object(), object()
+
+        def forward(self, x):
+            self.first, self.second = self.second, self.first  # as many attributes as before
+            return self.fc(x.relu())
+
+    net = Swaps()
+    kept = dict(net.__dict__)
+    score(net, Batch(torch.randn(6, 4), torch.arange(6) % 3))
+    assert list(net.__dict__) == list(kept) and all(net.__dict__[name] is value for name, value in kept.items())
 
 
 def test_submodule_added_in_forward_is_removed():
