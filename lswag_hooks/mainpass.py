@@ -125,7 +125,7 @@ class MainPass:
                     metric = self.patterns.setdefault(position, ActivationPatterns(sync_on_compute=self.settings.sync))
                     metric.extend(packed, len(outputs))
             if "agreement" in self.coding and whole:
-                kernel = agreement(outputs)
+                kernel = agreement(outputs, nonnegative=call.function in NONNEGATIVE)
                 self.seen.agreement = kernel if self.seen.agreement is None else self.seen.agreement + kernel
 
         reads: list[Callable[[], Any]] = []
@@ -143,6 +143,7 @@ class MainPass:
             loss,
             consume if self.coding else None,
             experiment(self.session, self.model, part, self.objective, self.settings.mode),
+            ordered=not whole,  # counts and kernels do not ask in what order the units come
         )
         if not result.depends:
             raise InputError(

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import saved_tensors_hooks
 
 from lswag_hooks import parts
 from lswag_hooks.batch import Batch
@@ -26,7 +24,7 @@ from lswag_hooks.hooks.session import ProbeSession, joins_samples
 from lswag_hooks.hooks.weights import GradientCapture, LayerGradients
 from lswag_hooks.mainpass import MainPass, Settings
 from lswag_hooks.memory import budget
-from lswag_hooks.objective import Objective, check_loss, forward
+from lswag_hooks.objective import Objective, check_loss
 from lswag_hooks.passes import Pass, readers_of, run_passes
 from lswag_hooks.profile import LayerProfile
 from lswag_hooks.proxies import Observation, Proxy
@@ -35,7 +33,7 @@ from lswag_hooks.reduction import LayerReduction, all_sum
 from lswag_hooks.stats import moments_of
 from lswag_hooks.wording import quantity
 
-__all__ = ["Settings", "count_macs", "observe"]
+__all__ = ["Settings", "observe"]
 
 MOST_A_VALUE = 4096  # bytes that a backbone keeps for a value of its input; those that were tried keep 600 to 1,700
 
@@ -64,6 +62,8 @@ def observe(
             drawn = [proxy for proxy in proxies if proxy.minibatches == count]
             _minibatch_passes(model, batch, objective, drawn, count, seen, settings.sync)
         if "macs" in needs:
+            from lswag_hooks.macs import count_macs  # torch's formulas take a quarter of a second to import
+
             session.set_mode("eval")
             seen.macs = count_macs(model, batch, objective)
     seen.weights = [parameters.by_name[name] for name in parameters.of_layers()]
@@ -76,14 +76,14 @@ def observe(
     refused = "cannot be merged over processes: score without sync" if settings.sync else ""
     if seen.memory.get("parts", 1) > 1:
         refused = "needs the whole batch at once, which max_memory does not hold: use a smaller batch"
-    _own_passes(model, batch, objective, proxies, seen, settings, refused)
+    _own_passes(session, batch, objective, proxies, seen, settings, refused)
     if batch.device.type == "cuda":
         seen.memory["peak"] = torch.cuda.max_memory_allocated(batch.device)
     return seen, coverage
 
 
 def _own_passes(
-    model: nn.Module,
+    session: ProbeSession,
     batch: Batch,
     objective: Objective,
     proxies: Sequence[Proxy],
@@ -100,7 +100,7 @@ def _own_passes(
     def run(passes: Sequence[Pass]) -> None:
         # of what the main pass left; processes, which may have different memories free, must agree
         most = None if settings.sync else budget(batch.device, settings.max_memory)
-        run_passes(model, batch, objective, passes, settings.mode, settings.seed, refused, passed, most)
+        run_passes(session, batch, objective, passes, refused, passed, most)
 
     run(readers_of(wanted for proxy in proxies for wanted in proxy.passes))  # which share a forward pass
     # proxies with equal passes one after the other
@@ -210,30 +210,3 @@ def _minibatch_passes(
             reduction.add(LayerArrays(moments=collected[layer.parameter].compute()))
         for proxy, term in zip(mine, reduction.terms(LayerWhole(row.size)), strict=True):
             seen.terms[proxy.key][layer.index] = row.terms[proxy.key] = term
-
-
-def count_macs(model: nn.Module, batch: Batch, objective: Objective | None = None) -> float | None:
-    """Multiply-accumulates of one sample: convolutions, linear layers, attention products."""
-    from torch.nn.attention import SDPBackend, sdpa_kernel
-    from torch.utils.flop_counter import FlopCounterMode
-
-    one = batch[:1]
-    for kept in (forgetting, contextlib.nullcontext):  # a model that goes back within needs what is kept
-        counter = FlopCounterMode(display=False)
-        try:
-            # attention that is one operation is not counted, the plain formula is; without gradients MPS and
-            # nn.MultiheadAttention would take the former in any case, and the counter fails where a parameter is
-            # handed to a module (PiT)
-            with torch.enable_grad(), kept(), sdpa_kernel(SDPBackend.MATH), counter:
-                # a detector of mmdet is not called with its inputs alone
-                predict = getattr(objective, "predict", None)
-                forward(model, one.inputs) if predict is None else predict(model, one)
-        except Exception:  # any model may refuse a batch of one
-            continue
-        return counter.get_total_flops() / 2
-    return None
-
-
-def forgetting() -> saved_tensors_hooks:
-    """While open, a forward pass keeps nothing for a backward pass, which must not be asked for."""
-    return saved_tensors_hooks(lambda tensor: None, lambda kept: kept)

@@ -148,7 +148,7 @@ def score(
 
 def check_devices(model: nn.Module, batch: Batch) -> None:
     """Refuse a model that cannot be probed, a batch on another device, and one without gradients."""
-    parameters, _ = check_supported(model)
+    _, parameters, _ = check_supported(model)
     devices = {str(device) for device in {parameter.device for parameter in parameters}}
     if "meta" in devices:
         raise InputError("the model lies on the meta device and has no values: build it on a real device.")

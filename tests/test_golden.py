@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from lswag_hooks import LSWAG, Batch, RegSwap, ZiCo, score
+from lswag_hooks.hooks.session import ProbeSession
 from lswag_hooks.passes import features, perturbation
 from lswag_hooks.proxies import (
     TCET,
@@ -417,6 +418,6 @@ def test_layers_of_t_cet():
     from lswag_hooks.objective import resolve_objective
     from lswag_hooks.passes import LayerOutputs, run_passes
 
-    passed = run_passes(given.net, given.batch, resolve_objective(given.net), [LayerOutputs()], "train")
+    passed = run_passes(ProbeSession(given.net, "train"), given.batch, resolve_objective(given.net), [LayerOutputs()])
     found = {name: expressivity(kernel) for name, kernel in passed.found[LayerOutputs()].items()}
     assert found == pytest.approx(wanted, rel=1e-6)

@@ -195,7 +195,9 @@ def test_loss_that_changes_what_it_is_given_is_not_read_along():
 
 def test_unmerged_passes_are_refused_where_processes_share_a_batch():
     net, batch = cnn(), make_batch()
-    passed = base.run_passes(net, batch, None, [Jacobian(), Flow()], refused="is not merged over processes")
+    passed = base.run_passes(
+        ProbeSession(net), batch, None, [Jacobian(), Flow()], refused="is not merged over processes"
+    )
     assert list(passed.found) == [Flow()] and "processes" in passed.reasons[Jacobian()]
 
 

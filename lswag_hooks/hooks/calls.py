@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from typing import Any
 
@@ -9,11 +10,12 @@ import torch
 from torch import Tensor, nn
 
 WRAPPERS = ("_orig_mod", "_checkpoint_wrapped_module")  # of torch.compile, of activation checkpointing
+_WRAPPED = re.compile("|".join(WRAPPERS))
 
 
 def clean_name(name: str) -> str:
     """A module's or parameter's path without what wrappers put into it."""
-    if not any(wrapper in name for wrapper in WRAPPERS):
+    if not _WRAPPED.search(name):
         return name
     return ".".join(part for part in name.split(".") if part not in WRAPPERS)
 

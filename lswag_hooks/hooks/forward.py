@@ -15,7 +15,7 @@ from lswag_hooks.hooks.calls import CallStack
 from lswag_hooks.hooks.graph import DATA, Graph, read_graph
 from lswag_hooks.hooks.inventory import Inventory, Parameters, take_inventory
 from lswag_hooks.hooks.placing import UNPLACED, Probe, settle
-from lswag_hooks.hooks.samples import INDEPENDENT, Layout, codes_by_sample, region_layout
+from lswag_hooks.hooks.samples import INDEPENDENT, Layout, codes_by_sample, region_layout, units_of
 
 LossFunction = Callable[[Any], Tensor]  # of the inputs, marked; targets are bound by the caller
 CodeConsumer = Callable[[int, ActivationCall, Tensor], None]
@@ -87,6 +87,7 @@ class Watcher:
         loss: LossFunction,
         consume: CodeConsumer | None = None,
         probe: Probe | None = None,
+        ordered: bool = True,
     ) -> Forward:
         """Forward pass with every weight product and activation placed by sample.
 
@@ -96,6 +97,7 @@ class Watcher:
             consume: gets each activation's position, call and outputs (samples, units), as they happen; those whose
                 rows must be proved first come last.
             probe: forward pass of the experiment (a, a, b); run at most once, only if something needs it.
+            ordered: units come in the model's order, which another forward pass can be merged with; else as they lie.
         """
         calls: list[ActivationCall] = []
         unplaced: dict[str, str] = {}
@@ -115,7 +117,8 @@ class Watcher:
                 return
             shape = tuple(output.shape)
             if shape and shape[0] == self.samples and not (len(shape) == 3 and shape[1] == self.samples):
-                consume(position, call, output.detach().reshape(self.samples, -1))
+                rows = output.detach()
+                consume(position, call, rows.reshape(self.samples, -1) if ordered else units_of(rows))
             else:
                 held.append((position, call, output.detach() > 0))
 

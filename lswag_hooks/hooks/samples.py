@@ -119,6 +119,20 @@ def by_sample(matrix: Tensor, layout: Layout, samples: int) -> Tensor:
     return to_blocks(matrix, layout, samples).reshape(samples, -1, matrix.shape[1])
 
 
+def units_of(output: Tensor) -> Tensor:
+    """An activation's output, samples first, as (samples, units), the units in the order in which they lie in memory.
+
+    So that nothing is copied where images are laid out channels last.
+
+    Example:
+        >>> images = torch.arange(8.0).reshape(1, 2, 2, 2)
+        >>> units_of(images.to(memory_format=torch.channels_last)).tolist()
+        [[0.0, 4.0, 1.0, 5.0, 2.0, 6.0, 3.0, 7.0]]
+    """
+    inner = sorted(range(1, output.dim()), key=output.stride, reverse=True)
+    return output.permute(0, *inner).reshape(len(output), -1)
+
+
 def codes_by_sample(output: Tensor, layout: Layout, samples: int) -> Tensor:
     """An activation's output as (samples, units)."""
     if layout.kind == "interleaved":  # (positions, samples, features)
@@ -136,4 +150,5 @@ __all__ = [
     "probed_layout",
     "region_layout",
     "to_blocks",
+    "units_of",
 ]

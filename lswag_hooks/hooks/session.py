@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import operator
 from collections.abc import Iterable
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Literal
 
@@ -62,18 +64,40 @@ class ProbeSession:
     def __init__(self, model: nn.Module, mode: Mode = "score", seed: int | None = None) -> None:
         if mode not in MODES:
             raise InputError(f"mode={mode!r} is unknown: use one of {', '.join(map(repr, MODES))}.")
-        self.parameters, buffers = check_supported(model)
+        self.modules, self.parameters, buffers = check_supported(model)
         self.tensors = [*self.parameters, *buffers]
         self.model, self.mode, self.seed = model, mode, seed
-        self.modules = list(model.modules())
         self._stack = contextlib.ExitStack()
+        self._kept: _Kept | None = None
+        self._known = False  # what is kept is of a session before this one
+
+    def again(self) -> ProbeSession:
+        """A further session over a model that nobody touched since this one was left, and which is not copied again.
+
+        Example:
+            >>> net = nn.Linear(2, 2)
+            >>> with ProbeSession(net) as session:
+            ...     _ = net.weight.data.zero_()
+            >>> with session.again():
+            ...     bool(net.weight.any())
+            True
+        """
+        further = copy.copy(self)
+        further._known = self._kept is not None
+        return further
 
     def __enter__(self) -> ProbeSession:
         with contextlib.ExitStack() as stack:
             stack.enter_context(preserved() if self.seed is None else seeded(self.seed))
-            stack.callback(_restore_attributes, [_Attributes(module) for module in self.modules])
-            stack.callback(_Values(self.tensors).restore)
-            stack.callback(_restore_gradients, [(one, one.requires_grad, one.grad) for one in self.parameters])
+            if self._kept is None or not self._known:
+                self._kept = _Kept(
+                    [_Attributes(module) for module in self.modules],
+                    _Values(self.tensors),
+                    [(one, one.requires_grad, one.grad) for one in self.parameters],
+                )
+            stack.callback(_restore_attributes, self._kept.attributes)
+            stack.callback(self._kept.values.restore)
+            stack.callback(_restore_gradients, self._kept.gradients)
             for parameter in self.parameters:
                 if parameter.is_floating_point() or parameter.is_complex():
                     parameter.requires_grad_(True)
@@ -96,8 +120,8 @@ class ProbeSession:
         self._stack.close()
 
 
-def check_supported(model: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
-    """Refuse what cannot be probed without changing it; returns all parameters, and all buffers."""
+def check_supported(model: nn.Module) -> tuple[list[nn.Module], list[Tensor], list[Tensor]]:
+    """Refuse what cannot be probed without changing it; returns all modules, all parameters, and all buffers."""
     if not isinstance(model, nn.Module):
         raise InputError(f"expected an nn.Module, got {type(model).__name__}: pass the network itself or a factory.")
     modules = list(model.named_modules())  # once: a walk over a deep model takes as long as a small layer
@@ -126,7 +150,7 @@ def check_supported(model: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
             )
     if torch.is_inference_mode_enabled():
         raise UnsupportedError(f"torch.inference_mode() is on, which rules gradients out: {_OUTSIDE}.")
-    return [tensor for _, tensor in parameters], [tensor for _, tensor in buffers]
+    return [module for _, module in modules], [tensor for _, tensor in parameters], [tensor for _, tensor in buffers]
 
 
 def _own(modules: Iterable[tuple[str, nn.Module]], kept: str) -> list[tuple[str, Tensor]]:
@@ -206,6 +230,13 @@ class _Values:
                 tensor.data = data
             if not _same_bits(data, value):
                 data.copy_(value)
+
+
+@dataclass(frozen=True)
+class _Kept:
+    attributes: list[_Attributes]
+    values: _Values
+    gradients: list[tuple[Tensor, bool, Tensor | None]]
 
 
 def _same_bits(a: Tensor, b: Tensor) -> bool:

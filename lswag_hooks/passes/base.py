@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeAlias
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lswag_hooks import parts
 from lswag_hooks.batch import Batch
 from lswag_hooks.errors import InputError
 from lswag_hooks.hooks.calls import CallStack, OverBudget
-from lswag_hooks.hooks.session import Mode, ProbeSession
+from lswag_hooks.hooks.session import ProbeSession
 from lswag_hooks.objective import Objective, forward
 from lswag_hooks.wording import quantity
 
@@ -128,12 +128,10 @@ class Passed:
 
 
 def run_passes(
-    model: nn.Module,
+    session: ProbeSession,
     batch: Batch,
     objective: Objective,
     passes: Iterable[Pass],
-    mode: Mode = "score",
-    seed: int | None = None,
     refused: str = "",
     before: Passed | None = None,
     budget: int | None = None,
@@ -144,12 +142,10 @@ def run_passes(
     with it; an interruption gets through.
 
     Args:
-        model: is put back after each pass.
+        session: of the model, not open; each pass opens it again, with what it copied if it was open before.
         batch: the samples.
         objective: forward pass and loss.
         passes: equal ones run once.
-        mode: of the sessions.
-        seed: of the sessions.
         refused: why passes that read the whole batch cannot be run, if so.
         before: what some of them showed already, or why they did not; the rest is written into it.
         budget: bytes of outputs that a pass may hold; one that wants more is broken off. None: no bound.
@@ -161,8 +157,8 @@ def run_passes(
         # whatever fails is tried alone below: a checkpointed segment, for one, can be gone back through only once
         with contextlib.suppress(Exception):
             shown: dict[Pass, Any] = {}
-            with ProbeSession(model, mode, seed) as session, CallStack(model, budget):
-                _, reads = look(session, batch, readers, parts.mapped(batch.inputs, _leaf))
+            with session.again() as opened, CallStack(session.model, budget):
+                _, reads = look(opened, batch, readers, parts.mapped(batch.inputs, _leaf))
                 for reader, read in zip(readers, reads, strict=True):
                     with contextlib.suppress(Exception):
                         shown[reader] = read()
@@ -176,8 +172,8 @@ def run_passes(
             continue
         try:
             most = None if budget is None else budget // wanted.holds
-            with ProbeSession(model, mode, seed) as session, CallStack(model, most, each=True):
-                found = wanted.run(session, batch, objective)
+            with session.again() as opened, CallStack(session.model, most, each=True):
+                found = wanted.run(opened, batch, objective)
             result.found[wanted] = found
         except OverBudget as error:
             fewer = " or fewer samples" if wanted.joint and wanted.reads_batch else ""

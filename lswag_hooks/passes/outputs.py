@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lswag_hooks.batch import Batch
+from lswag_hooks.hooks.samples import units_of
 from lswag_hooks.hooks.session import ProbeSession
 from lswag_hooks.objective import Objective, forward
 from lswag_hooks.passes.base import Pass
@@ -31,7 +32,7 @@ class LayerOutputs(Pass):
 
         def see(path: str, module: nn.Module, inputs: Any, output: Any) -> None:
             if isinstance(output, Tensor) and output.dim() > 1 and len(output) == samples:
-                kernels[path].append(agreement(output.reshape(samples, -1)))
+                kernels[path].append(agreement(units_of(output)))
 
         with torch.no_grad(), watched(session.model, see, WEIGHTED):
             forward(session.model, batch.inputs)

@@ -123,13 +123,14 @@ def count_distinct(packed: Tensor) -> int:
     return _count_sorted(key)
 
 
-def agreement(outputs: Tensor) -> Tensor:
+def agreement(outputs: Tensor, nonnegative: bool = False) -> Tensor:
     r"""For every two samples, the number of units whose codes agree: :math:`b b^\top + (1-b)(1-b)^\top`.
 
     The kernel of NASWOT (Mellor et al., ICML 2021), before its determinant.
 
     Args:
         outputs: shape (samples, units).
+        nonnegative: the caller knows that no output is below zero, which saves a pass.
 
     Returns:
         float64, shape (samples, samples), whole numbers.
@@ -142,15 +143,16 @@ def agreement(outputs: Tensor) -> Tensor:
     both = torch.zeros(samples, samples, dtype=torch.float64, device="cpu")  # not every device has double precision
     with no_autocast(outputs.device):
         for part in _chunks(units, samples):
-            code = _codes(outputs[:, part])
+            code = _codes(outputs[:, part], nonnegative)
             product = code @ code.T  # whole numbers below 2^24: exact in single precision
             both += product.cpu()
     on = both.diagonal()
     return units - on[:, None] - on[None, :] + 2 * both
 
 
-def _codes(outputs: Tensor) -> Tensor:
+def _codes(outputs: Tensor, nonnegative: bool) -> Tensor:
     """0/1 codes in single precision, for a matrix product."""
     if outputs.is_floating_point():
-        return outputs.clamp_min(0).sign_().to(torch.float32)  # signs first: a double may be too small for a float
+        signs = outputs.sign() if nonnegative else outputs.clamp_min(0).sign_()
+        return signs.to(torch.float32)  # signs first: a double may be too small for a float
     return outputs.to(torch.float32)
