@@ -21,10 +21,6 @@ Mode = Literal["score", "train", "eval"]
 MODES = ("score", "train", "eval")
 
 
-def _training(module: nn.Module, mode: Mode) -> bool:
-    return mode == "train" or (mode == "score" and is_batch_norm(module))
-
-
 def is_batch_norm(module: nn.Module) -> bool:
     """Whether a module is a BatchNorm, a scripted one included."""
     if isinstance(module, torch.jit.ScriptModule):
@@ -66,6 +62,7 @@ class ProbeSession:
             raise InputError(f"mode={mode!r} is unknown: use one of {', '.join(map(repr, MODES))}.")
         self.modules, self.parameters, buffers = check_supported(model)
         self.tensors = [*self.parameters, *buffers]
+        self._norms = [is_batch_norm(module) for module in self.modules]
         self.model, self.mode, self.seed = model, mode, seed
         self._stack = contextlib.ExitStack()
         self._kept: _Kept | None = None
@@ -109,8 +106,8 @@ class ProbeSession:
 
     def set_mode(self, mode: Mode) -> None:
         """Switch all modules to a mode by their flags alone (no ``train()`` of the user's is called)."""
-        for module in self.modules:
-            wanted = _training(module, mode)
+        for module, norm in zip(self.modules, self._norms, strict=True):
+            wanted = mode == "train" or (mode == "score" and norm)
             if module.training != wanted:  # to set an attribute of a module takes much longer than to look at it
                 module.training = wanted
 
@@ -217,18 +214,19 @@ class _Values:
     """
 
     def __init__(self, tensors: Iterable[Tensor]) -> None:
-        self.kept = [(tensor, tensor.data, tensor.detach().clone()) for tensor in tensors]
+        kept = [(tensor, tensor.data, tensor.detach().clone()) for tensor in tensors]
+        self.kept = [(tensor, data, value, _bits(data, value)) for tensor, data, value in kept]
 
     def restore(self) -> None:
         """Put back what is not the same."""
-        for tensor, data, value in self.kept:
+        for tensor, data, value, bits in self.kept:
             if tensor.layout is not torch.strided:  # no storage to compare
                 tensor.data = data
                 data.copy_(value)
                 continue
             if tensor.data_ptr() != data.data_ptr() or tensor.shape != data.shape:
                 tensor.data = data
-            if not _same_bits(data, value):
+            if not torch.equal(*bits):
                 data.copy_(value)
 
 
@@ -239,13 +237,14 @@ class _Kept:
     gradients: list[tuple[Tensor, bool, Tensor | None]]
 
 
-def _same_bits(a: Tensor, b: Tensor) -> bool:
+def _bits(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """Both as whole numbers, of which 0.0 and -0.0 differ, and NaN equals itself."""
     size = a.element_size()
-    if not a.is_floating_point() or size not in _INTEGERS:
-        return torch.equal(a, b)
+    if a.layout is not torch.strided or not a.is_floating_point() or size not in _INTEGERS:
+        return a, b
     if a.is_contiguous() and b.is_contiguous() and not (a.nbytes | a.storage_offset() * size) % 8:
-        return torch.equal(a.view(-1).view(torch.int64), b.view(-1).view(torch.int64))  # four bytes take as long
-    return torch.equal(a.view(_INTEGERS[size]), b.view(_INTEGERS[size]))  # 0.0 and -0.0 differ, NaN equals itself
+        return a.view(-1).view(torch.int64), b.view(-1).view(torch.int64)  # four bytes take as long
+    return a.view(_INTEGERS[size]), b.view(_INTEGERS[size])
 
 
 _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}

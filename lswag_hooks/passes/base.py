@@ -34,7 +34,8 @@ class Pass(abc.ABC):
     Its options are its fields: two proxies whose passes are equal share one.
 
     Class attributes: ``need``, the key of :data:`lswag_hooks.proxies.base.NEEDS` that it serves; ``joint``: it holds
-    several of the samples at once; ``holds``: how many times what a forward pass holds.
+    several of the samples at once; ``holds``: how many times what a forward pass holds, 0 without
+    gradients.
     """
 
     need: ClassVar[str]
@@ -114,6 +115,12 @@ def readers_of(passes: Iterable[Pass]) -> list[Reading]:
     return [one for one in dict.fromkeys(passes) if isinstance(one, Reading) and one.shares]
 
 
+def _bounded(session: ProbeSession, wanted: Pass, budget: int | None) -> contextlib.AbstractContextManager[Any]:
+    if budget is None or not wanted.holds:
+        return contextlib.nullcontext()
+    return CallStack(session.model, budget // wanted.holds, each=True)
+
+
 def _leaf(tensor: Tensor) -> Tensor:
     return tensor.detach().clone().requires_grad_() if tensor.is_floating_point() else tensor
 
@@ -171,8 +178,7 @@ def run_passes(
             result.broken.add(wanted)  # another time there may be more memory, or one process
             continue
         try:
-            most = None if budget is None else budget // wanted.holds
-            with session.again() as opened, CallStack(session.model, most, each=True):
+            with session.again() as opened, _bounded(session, wanted, budget):
                 found = wanted.run(opened, batch, objective)
             result.found[wanted] = found
         except OverBudget as error:

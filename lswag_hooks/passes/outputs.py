@@ -23,6 +23,7 @@ class LayerOutputs(Pass):
     """One forward pass in evaluation mode: the agreement of codes, output > 0, of each convolution and linear layer."""
 
     need: ClassVar[str] = "outputs"
+    holds: ClassVar[int] = 0
 
     def run(self, session: ProbeSession, batch: Batch, objective: Objective) -> dict[str, Tensor]:
         """Kernel of NASWOT of each layer, by the path of its module."""

@@ -40,6 +40,7 @@ class Perturbation(Pass):
     """
 
     need: ClassVar[str] = "perturbation"
+    holds: ClassVar[int] = 0
     init: Init | None = "normal"
     scale: Literal["running", "batch"] = "running"
     bare: bool = False

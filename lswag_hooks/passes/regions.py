@@ -30,6 +30,7 @@ class Regions(Pass):
     """
 
     need: ClassVar[str] = "regions"
+    holds: ClassVar[int] = 0
     size: int = 3
     samples: int = 1000
     init: Init | None = None
