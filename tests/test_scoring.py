@@ -10,6 +10,8 @@ import timm
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 from lswag_hooks import LSWAG, Batch, InputError, LSWAGRobust, RegSwap, UnsupportedError, ZiCo, list_proxies, score
 from lswag_hooks.objective import resolve_objective
@@ -341,6 +343,18 @@ def test_shared_parameters_are_counted_once():
     assert found["l2_norm"] == pytest.approx(float(net[0].weight.norm()), rel=1e-6)
 
 
+@pytest.mark.parametrize("max_memory", [None, 30_000])
+def test_codes_of_images_that_are_channels_last(max_memory):
+    net, batch = cnn(), make_batch()
+    turned = Batch(batch.inputs.to(memory_format=torch.channels_last), batch.targets)
+    assert not turned.inputs.is_contiguous()
+    wanted = score(net, batch, ["swap", "nwot", "lswag"], mode="eval")
+    found = score(net, turned, ["swap", "nwot", "lswag"], mode="eval", max_memory=max_memory)
+    assert found["swap"] == wanted["swap"] and found["nwot"] == pytest.approx(wanted["nwot"], rel=1e-12)
+    assert found["lswag"] == pytest.approx(wanted["lswag"], rel=1e-9)
+    assert score(net, turned, "t_cet")["t_cet"] == pytest.approx(score(net, batch, "t_cet")["t_cet"], rel=1e-9)
+
+
 class Token(nn.Module):
     """Hands a view of a parameter to a module, as timm's PiT does: torch's counter alone fails on it."""
 
@@ -369,6 +383,16 @@ def test_flops_of_attention_that_torch_would_run_as_one_operation(bias):
 
     found = score(Encoder(), make_batch(shape=(5, 8), dtype=torch.float32), ["params", "flops"])
     assert found["flops"] == 5 * 8 * 24 + 2 * 5 * 5 * 8 + 5 * 8 * 8 + 8 * 4
+
+
+@pytest.mark.parametrize(
+    ("name", "size"), [("mobilenetv3_small_050", 64), ("pit_ti_224", 224), ("swin_tiny_patch4_window7_224", 224)]
+)
+def test_flops_are_those_of_torchs_counter(name, size):
+    net, batch = timm.create_model(name).eval(), Batch.builtin("noise", size=(3, size, size), samples=2)
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+        net(batch.inputs[:1])
+    assert score(net, batch, "flops")["flops"] == counter.get_total_flops() / 2
 
 
 @pytest.mark.parametrize("batches", [2, 64])

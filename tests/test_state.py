@@ -426,6 +426,45 @@ def test_zeros_keep_their_sign_in_any_order_of_dimensions():
     assert not bool(torch.signbit(net.weight).any())
 
 
+def test_session_again():
+    net = mixed(Net())
+    before, random_states, state = picture(net), generators(), switches()
+    session = ProbeSession(net, "eval", seed=3)
+    drawn = []
+    for opened in (session, session.again(), session.again()):
+        with contextlib.suppress(ZeroDivisionError), opened, torch.no_grad():
+            assert not net.training and net.conv.weight.requires_grad
+            drawn.append(torch.rand(2))
+            opened.set_mode("train")
+            net.note = "left behind"
+            net.norm.running_mean.fill_(7)
+            net.conv.weight.zero_()
+            net.head.weight.grad = None
+            raise ZeroDivisionError
+        assert picture(net) == before and generators() == random_states and switches() == state
+    assert torch.equal(drawn[0], drawn[1]) and torch.equal(drawn[1], drawn[2])
+
+
+def test_session_opened_anew_does_not_undo_what_came_between():
+    net = nn.Linear(2, 2)
+    session = ProbeSession(net)
+    with session:
+        pass
+    with torch.no_grad():
+        net.weight.fill_(3)
+    with session:
+        pass
+    assert bool((net.weight == 3).all())
+
+
+def test_session_again_of_one_that_was_never_open():
+    net = nn.Linear(2, 2)
+    before = net.weight.detach().clone()
+    with ProbeSession(net).again(), torch.no_grad():
+        net.weight.zero_()
+    assert torch.equal(net.weight, before)
+
+
 def test_session_restores_what_is_done_inside():
     net = mixed(Net())
     added = nn.Parameter(torch.zeros(2))

@@ -187,6 +187,14 @@ def test_agreement_is_the_matrix_formula(samples, units, dtype):
     assert torch.equal(found.diagonal(), torch.full((samples,), float(units), dtype=torch.float64))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_agreement_where_nothing_is_below_zero(dtype):
+    outputs = outputs_of(7, 9000, 30).to(dtype).relu()
+    assert torch.equal(agreement(outputs, nonnegative=True), kernel(outputs > 0))
+    tiny = torch.tensor([[1e-60, 0.0], [0.0, 3.0]], dtype=torch.float64)
+    assert torch.equal(agreement(tiny, nonnegative=True), kernel(tiny > 0))
+
+
 @exact
 @given(st.integers(1, 20), st.integers(1, 50), st.integers(0, 999))
 def test_agreement_by_a_loop(samples, units, seed):
