@@ -125,6 +125,7 @@ def units_of(output: Tensor) -> Tensor:
     So that nothing is copied where images are laid out channels last.
 
     Example:
+        >>> import torch
         >>> images = torch.arange(8.0).reshape(1, 2, 2, 2)
         >>> units_of(images.to(memory_format=torch.channels_last)).tolist()
         [[0.0, 4.0, 1.0, 5.0, 2.0, 6.0, 3.0, 7.0]]
