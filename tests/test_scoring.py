@@ -350,6 +350,7 @@ def test_codes_of_images_that_are_channels_last(max_memory):
     assert not turned.inputs.is_contiguous()
     wanted = score(net, batch, ["swap", "nwot", "lswag"], mode="eval")
     found = score(net, turned, ["swap", "nwot", "lswag"], mode="eval", max_memory=max_memory)
+    assert (found.memory["parts"] > 1) == (max_memory is not None)
     assert found["swap"] == wanted["swap"] and found["nwot"] == pytest.approx(wanted["nwot"], rel=1e-12)
     assert found["lswag"] == pytest.approx(wanted["lswag"], rel=1e-9)
     assert score(net, turned, "t_cet")["t_cet"] == pytest.approx(score(net, batch, "t_cet")["t_cet"], rel=1e-9)
